@@ -1,0 +1,376 @@
+"""Cuts the octets of a connection into the lines of a dialogue.
+
+A `Dialogue` follows one connection of one protocol just closely enough to tell commands from
+message content and from passwords. It judges nothing (that is `catalog.py`) and does no I/O.
+It works piece by piece, so that a message of any size needs only a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+
+from labserver.transcript import Line, LineKind, ProtocolName, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of a session its transcript keeps, in octets. What is beyond is still counted."""
+
+    body: int = 64 * 1024
+    """Of each message body."""
+    session: int = 4 * 1024 * 1024
+    """Of all lines together."""
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Octets that arrived together and haven't been cut into lines yet."""
+
+    at: float
+    data: bytes
+    tls: bool
+
+
+class _Stream:
+    """One side's octets: what is not yet cut, and how the next of them are to be read."""
+
+    def __init__(self, who: Side) -> None:
+        self.who = who
+        self.waiting: deque[_Piece] = deque()
+        self.partial = bytearray()
+        self.partial_octets = 0
+        self.partial_at = 0.0
+        self.partial_tls = False
+        self.literal = 0
+        """Octets of counted content still to come (BDAT, an IMAP literal)."""
+        self.counted = False
+        """In counted content, which ends when `literal` reaches 0."""
+        self.dotted = False
+        """In content that a line with a single dot ends."""
+        self.tail = b""
+        """The last octets of dotted content, to find its end across pieces."""
+        self.line_kind: LineKind | None = None
+        """What the next line is, where it isn't a command or a reply."""
+        self.content_kind: LineKind = "content"
+        self.held = b""
+        """The command that must be answered before it is known how to read what comes next."""
+
+
+class Dialogue(ABC):
+    """The lines said so far; feed it what each side sent, in the order it was recorded."""
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.bounds = bounds or Bounds()
+        self.lines: list[Line] = []
+        self.kept = 0
+        self.dropped = 0
+        self.farewell = False
+        """The client has said QUIT or LOGOUT."""
+        self._sides: dict[Side, _Stream] = {"C": _Stream("C"), "S": _Stream("S")}
+
+    def feed(self, at: float, who: Side, data: bytes, tls: bool) -> None:
+        """Take octets that `who` sent `at` seconds after the connection was made."""
+        self._sides[who].waiting.append(_Piece(at, data, tls))
+        self._cut(self._sides[who])
+        if who == "S":
+            # A reply may have settled how to read what the client had already sent.
+            self._cut(self._sides["C"])
+
+    def rest(self) -> list[Line]:
+        """What is still without an end: a line that was cut off, content that goes on."""
+        lines = []
+        for side in self._sides.values():
+            if side.partial_octets:
+                lines.append(self._line(side, self._kind(side)))
+            # What a client sent without waiting for an answer that never came.
+            kind: LineKind = "credentials" if b"AUTH" in side.held else "command"
+            for at, data, tls in ((p.at, p.data, p.tls) for p in side.waiting):
+                secret = (0, len(data)) if kind == "credentials" else None
+                lines.append(Line(at, side.who, data, tls, kind, len(data), secret))
+        return sorted(lines, key=lambda line: line.at)
+
+    # -- what a protocol adds
+
+    @abstractmethod
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+        """Learn from a whole line how to read on; its kind, and where a secret stands in it."""
+
+    def _content_over(self, side: _Stream) -> None:
+        """Counted content has ended (IMAP goes on with the same line)."""
+        side.content_kind = "content"
+
+    # -- cutting
+
+    def _kind(self, side: _Stream) -> LineKind:
+        if side.counted or side.dotted:
+            return side.content_kind
+        return side.line_kind or ("command" if side.who == "C" else "reply")
+
+    def _cut(self, side: _Stream) -> None:
+        while side.waiting and not side.held:
+            piece = side.waiting.popleft()
+            if not side.partial_octets:
+                side.partial_at, side.partial_tls = piece.at, piece.tls
+            if side.counted:
+                left = self._counted(side, piece.data)
+            elif side.dotted:
+                left = self._dotted(side, piece.data)
+            else:
+                left = self._plain(side, piece.data)
+            if left:
+                side.waiting.appendleft(_Piece(piece.at, left, piece.tls))
+
+    def _plain(self, side: _Stream, data: bytes) -> bytes:
+        end = data.find(b"\n") + 1
+        if not end:
+            self._keep(side, data, self.bounds.body)
+            return b""
+        self._keep(side, data[:end], self.bounds.body)
+        kind, secret = self._said(bytes(side.partial), side)
+        self._emit(side, kind, secret)
+        return data[end:]
+
+    def _counted(self, side: _Stream, data: bytes) -> bytes:
+        part, left = data[: side.literal], data[side.literal :]
+        side.literal -= len(part)
+        self._keep(side, part, self.bounds.body)
+        if side.literal == 0:
+            side.counted = False
+            kind = side.content_kind
+            self._emit(side, kind, (0, len(side.partial)) if kind == "credentials" else None)
+            self._content_over(side)
+        return left
+
+    def _dotted(self, side: _Stream, data: bytes) -> bytes:
+        # `tail` starts as CRLF, so that a dot right after the command counts as well.
+        joined = side.tail + data
+        end = joined.find(b"\r\n.\r\n")
+        if end < 0:
+            self._keep(side, data, self.bounds.body)
+            side.tail = joined[-4:]
+            return b""
+        body = end + 2 - len(side.tail)
+        if body >= 0:
+            self._keep(side, data[:body], self.bounds.body)
+            after = data[body + 3 :]
+        else:
+            # The dot (and more) came with an earlier piece: it isn't content.
+            self._take_back(side, -body)
+            after = data[body + 3 :]
+        side.dotted = False
+        if side.partial_octets:
+            self._emit(side, "content", None)
+        self._keep(side, b".\r\n", self.bounds.body)
+        self._emit(side, "end", None)
+        return after
+
+    def _keep(self, side: _Stream, data: bytes, most: int) -> None:
+        room = max(0, most - len(side.partial))
+        side.partial += data[:room]
+        side.partial_octets += len(data)
+
+    def _take_back(self, side: _Stream, octets: int) -> None:
+        beyond = side.partial_octets - len(side.partial)
+        side.partial_octets -= octets
+        if octets > beyond:
+            del side.partial[len(side.partial) - (octets - beyond) :]
+
+    def _line(
+        self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None = None
+    ) -> Line:
+        data = bytes(side.partial)
+        if kind == "credentials" and secret is None:
+            secret = (0, len(data.rstrip(b"\r\n")))
+        return Line(
+            side.partial_at, side.who, data, side.partial_tls, kind, side.partial_octets, secret
+        )
+
+    def _emit(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None) -> None:
+        line = self._line(side, kind, secret)
+        side.partial = bytearray()
+        side.partial_octets = 0
+        if self.kept + len(line.data) <= self.bounds.session:
+            self.kept += len(line.data)
+            self.lines.append(line)
+            self.dropped += line.octets - len(line.data) if kind != "content" else 0
+        else:
+            self.dropped += line.octets
+
+
+def _secret(match: re.Match[bytes] | None) -> tuple[int, int] | None:
+    return match.span("secret") if match else None
+
+
+class SmtpDialogue(Dialogue):
+    """RFC 5321: DATA and its dot, AUTH and its challenges (RFC 4954), BDAT (RFC 3030)."""
+
+    _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S[^\r\n]*)", re.I)
+    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,18})", re.I)
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        super().__init__(bounds)
+        self._unanswered: deque[bytes] = deque()
+
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+        return self._reply(line) if side.who == "S" else self._command(line, side)
+
+    def _command(
+        self, line: bytes, client: _Stream
+    ) -> tuple[LineKind, tuple[int, int] | None]:
+        if client.line_kind == "credentials":
+            client.line_kind, client.held = None, b"AUTH"
+            return "credentials", None
+        verb = line.split(maxsplit=1)[0].upper() if line.strip() else b""
+        self._unanswered.append(verb)
+        self.farewell = verb == b"QUIT"
+        bdat = self._BDAT.match(line)
+        if bdat and int(bdat[1]):
+            client.counted, client.literal = True, int(bdat[1])
+        client.held = verb if verb in (b"DATA", b"AUTH", b"STARTTLS") else b""
+        return "command", _secret(self._AUTH.match(line))
+
+    def _reply(self, line: bytes) -> tuple[LineKind, tuple[int, int] | None]:
+        if line[3:4] == b"-" or not self._unanswered:
+            return "reply", None
+        verb, client = self._unanswered[0], self._sides["C"]
+        if verb == b"AUTH" and line.startswith(b"334"):
+            client.line_kind, client.held = "credentials", b""
+            return "reply", None
+        self._unanswered.popleft()
+        if verb == b"DATA" and line.startswith(b"354"):
+            client.dotted, client.tail = True, b"\r\n"
+            # The reply after the dot answers the content.
+            self._unanswered.appendleft(b"")
+        if verb in (b"DATA", b"AUTH", b"STARTTLS"):
+            client.held, client.line_kind = b"", None
+        return "reply", None
+
+
+class Pop3Dialogue(Dialogue):
+    """RFC 1939: multi-line responses; PASS, APOP and AUTH (RFC 5034) carry secrets."""
+
+    _SECRET = re.compile(rb"\s*(?:PASS |APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I)
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        super().__init__(bounds)
+        self._unanswered: deque[list[bytes]] = deque()
+        self._listing = False
+
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+        return self._reply(line, side) if side.who == "S" else self._command(line, side)
+
+    def _command(
+        self, line: bytes, client: _Stream
+    ) -> tuple[LineKind, tuple[int, int] | None]:
+        if client.line_kind == "credentials":
+            client.line_kind, client.held = None, b"AUTH"
+            return "credentials", None
+        words = line.upper().split()
+        self._unanswered.append(words)
+        self.farewell = words[:1] == [b"QUIT"]
+        client.held = words[0] if words[:1] in ([b"AUTH"], [b"STLS"]) else b""
+        return "command", _secret(self._SECRET.match(line))
+
+    def _reply(
+        self, line: bytes, server: _Stream
+    ) -> tuple[LineKind, tuple[int, int] | None]:
+        client = self._sides["C"]
+        if self._listing:
+            self._listing = line.rstrip(b"\r\n") != b"."
+            return ("reply" if self._listing else "end"), None
+        if not self._unanswered:
+            return "reply", None
+        words = self._unanswered[0]
+        verb = words[0] if words else b""
+        if line.startswith(b"+ ") or line.rstrip() == b"+":
+            client.line_kind, client.held = "credentials", b""
+            return "reply", None
+        self._unanswered.popleft()
+        if verb in (b"AUTH", b"STLS"):
+            client.held, client.line_kind = b"", None
+        if line[:3].upper() == b"+OK":
+            if verb in (b"RETR", b"TOP"):
+                server.dotted, server.tail = True, b"\r\n"
+            listing = (b"CAPA", b"LIST", b"UIDL", b"AUTH")
+            self._listing = verb == b"CAPA" or (verb in listing and len(words) == 1)
+        return "reply", None
+
+
+class ImapDialogue(Dialogue):
+    """RFC 3501: literals both ways; LOGIN and AUTHENTICATE carry secrets."""
+
+    _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r?\n$")
+    _LOGIN = re.compile(
+        rb"\S+ +LOGIN +(?:\"(?:[^\"\\]|\\.)*\"|[^\s\"{]+) +(?P<secret>[^\r\n]+)", re.I
+    )
+    _AUTH = re.compile(rb"\S+ +AUTHENTICATE +\S+ +(?P<secret>[^\r\n]+)", re.I)
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        super().__init__(bounds)
+        self._tag = b""
+        self._verb = b""
+        self._continued = False
+
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+        return self._reply(line, side) if side.who == "S" else self._command(line, side)
+
+    def _command(
+        self, line: bytes, client: _Stream
+    ) -> tuple[LineKind, tuple[int, int] | None]:
+        if client.line_kind == "credentials":
+            client.line_kind, client.held = None, b"AUTH"
+            return "credentials", None
+        secret = None
+        if self._continued:
+            self._continued = False
+            if self._verb == b"LOGIN" and line.strip():
+                secret = (0, len(line.rstrip(b"\r\n")))
+        else:
+            words = line.split(maxsplit=2)
+            self._tag = words[0] if words else b""
+            self._verb = words[1].upper() if len(words) > 1 else b""
+            self.farewell = self._verb == b"LOGOUT"
+            client.held = self._verb if self._verb in (b"AUTHENTICATE", b"STARTTLS") else b""
+            secret = _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
+        literal = self._LITERAL.search(line)
+        if literal:
+            self._continued = True
+            if int(literal[1]):
+                client.counted, client.literal = True, int(literal[1])
+                # The name in LOGIN is no secret, but it isn't told apart here from the password.
+                client.content_kind = "credentials" if self._verb == b"LOGIN" else "content"
+            if secret and line[secret[0] :].startswith(b"{"):
+                secret = None
+        return "command", secret
+
+    def _reply(
+        self, line: bytes, server: _Stream
+    ) -> tuple[LineKind, tuple[int, int] | None]:
+        client = self._sides["C"]
+        tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
+        if self._verb == b"AUTHENTICATE" and line.startswith(b"+"):
+            client.line_kind, client.held = "credentials", b""
+        elif tagged:
+            client.held, client.line_kind = b"", None
+            if client.counted and not client.partial_octets:
+                # The server refused the literal, so the client won't send it.
+                client.counted, client.literal, self._continued = False, 0, False
+        literal = self._LITERAL.search(line)
+        if literal and int(literal[1]):
+            server.counted, server.literal = True, int(literal[1])
+        return "reply", None
+
+
+_DIALOGUES: dict[ProtocolName, type[Dialogue]] = {
+    "SMTP": SmtpDialogue,
+    "POP3": Pop3Dialogue,
+    "IMAP": ImapDialogue,
+}
+
+
+def dialogue(protocol: ProtocolName, bounds: Bounds | None = None) -> Dialogue:
+    """An empty dialogue of that protocol."""
+    return _DIALOGUES[protocol](bounds)

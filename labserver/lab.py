@@ -1,0 +1,326 @@
+"""One lab: the servers, the store and a network put together."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from labserver import tls
+from labserver.dialogue import Bounds
+from labserver.message import Mailbox, Message
+from labserver.network import Abilities, Address, Listener, Network, choose
+from labserver.network.recorder import Journal, Recorder, Service
+from labserver.rules import Limits
+from labserver.servers.accounts import Accounts
+from labserver.servers.delivery import DeliveryQueue
+from labserver.servers.imap import ImapServer
+from labserver.servers.pop3 import Maildrops, Pop3Server
+from labserver.servers.smtp import SmtpServer
+from labserver.store import Store
+from labserver.transcript import Session
+
+ACCOUNTS: Mapping[str, str] = MappingProxyType(
+    {"ana@lab.example": "ana-lab-password", "ben@lab.example": "ben-lab-password"}
+)
+"""The accounts of a lab that is given none."""
+
+LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
+
+_STORE_FILE = "mail.sqlite"
+
+
+class LabError(Exception):
+    """A lab can't do what was asked; the text is one sentence for people."""
+
+
+class Lab:
+    """SMTP, POP3 and IMAP servers on this machine, ready when the constructor returns.
+
+    `accounts` maps addresses to passwords. `network` carries the bytes; without it the
+    environment variable LABSERVER_NETWORK chooses. `data` is a folder that keeps the mail, made
+    if need be; without it the mail goes when the lab is closed. With `catch_all` mail to any
+    address is taken and kept. `ports` fixes the port of listeners by name. `hostname` is the
+    servers' name, by default the first account's domain.
+
+    Raises `ValueError` for accounts, ports or a hostname that make no sense, `NetworkError`
+    where a port can't be had, `StoreError` or `OSError` where the folder can't be used.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, str] = ACCOUNTS,
+        *,
+        network: Network | None = None,
+        data: str | Path | None = None,
+        catch_all: bool = False,
+        hostname: str = "",
+        limits: Limits | None = None,
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
+        checked = Accounts(dict(accounts), catch_all)
+        self.accounts: Mapping[str, str] = MappingProxyType(dict(accounts))
+        self.hostname = hostname or next(iter(accounts)).rpartition("@")[2]
+        if not re.fullmatch(r"[A-Za-z0-9.-]{1,255}", self.hostname):
+            raise ValueError(f"{self.hostname!r} is not a host's name such as lab.example.")
+        unknown = set(ports or ()) - set(LISTENERS)
+        if unknown:
+            raise ValueError(f"There is no listener {min(unknown)!r}; there are {LISTENERS}.")
+        self.limits = limits or Limits()
+
+        # What has to be given back stands on one stack, known to the finalizer from the start,
+        # so that an interrupt at any moment leaves nothing behind.
+        things = contextlib.ExitStack()
+        self._finalizer = weakref.finalize(self, things.close)
+        try:
+            self._start(things, checked, network, data, ports or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        things: contextlib.ExitStack,
+        accounts: Accounts,
+        network: Network | None,
+        data: str | Path | None,
+        ports: Mapping[str, int],
+    ) -> None:
+        if network is None:
+            network = choose()
+            things.callback(network.close)
+        self._network = network
+        if data is None:
+            kept = tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True)
+            things.callback(kept.cleanup)
+            folder = Path(kept.name)
+        else:
+            folder = Path(data)
+            folder.mkdir(parents=True, exist_ok=True)
+        self._tls = tls.certificates(folder, self.hostname) if network.can.tls else None
+        self._store = store = network.run(lambda: Store(folder / _STORE_FILE))
+        things.callback(_quietly(network, store.close))
+        limits = self.limits
+        self._journal = Journal(
+            network.clock, Bounds(limits.transcript_body, limits.transcript), limits.sessions
+        )
+        self._listeners: dict[str, Listener] = {}
+        for service in self._services(accounts):
+            listener = network.listen(service, ports.get(service.name, 0))
+            self._listeners[service.name] = listener
+            things.callback(_quietly(network, listener.close))
+
+    def _services(self, accounts: Accounts) -> list[Service]:
+        """What listens where. Without TLS there is nothing that needs it."""
+        context = self._tls.server if self._tls else None
+        limits, clock, name = self.limits, self._network.clock, self.hostname
+        deliveries = DeliveryQueue(self._store)
+        maildrops = Maildrops()
+
+        def smtp(*, submission: bool = False, implicit: bool = False) -> SmtpServer:
+            return SmtpServer(
+                deliveries,
+                accounts,
+                hostname=name,
+                clock=clock,
+                limits=limits,
+                tls=context,
+                implicit_tls=implicit,
+                submission=submission,
+            )
+
+        def pop3(*, implicit: bool = False) -> Pop3Server:
+            return Pop3Server(
+                self._store,
+                accounts,
+                hostname=name,
+                limits=limits,
+                maildrops=maildrops,
+                tls=context,
+                implicit_tls=implicit,
+            )
+
+        def imap(*, implicit: bool = False) -> ImapServer:
+            return ImapServer(
+                self._store,
+                accounts,
+                hostname=name,
+                clock=clock,
+                limits=limits,
+                tls=context,
+                implicit_tls=implicit,
+            )
+
+        journal, most = self._journal, limits.connections
+        later = "too many connections, come back later"
+        smtp_busy = f"421 4.3.2 {name} has {later}\r\n".encode()
+        pop3_busy = f"-ERR [SYS/TEMP] {later}\r\n".encode()
+        imap_busy = f"* BYE {later}\r\n".encode()
+        services = [
+            Service("smtp", "SMTP", smtp().factory, journal, None, most, smtp_busy),
+            Service("pop3", "POP3", pop3().factory, journal, None, most, pop3_busy),
+            Service("imap", "IMAP", imap().factory, journal, None, most, imap_busy),
+        ]
+        if context is not None:
+            submission = smtp(submission=True).factory
+            submissions = smtp(submission=True, implicit=True).factory
+            pop3s, imaps = pop3(implicit=True).factory, imap(implicit=True).factory
+            services += [
+                Service("submission", "SMTP", submission, journal, None, most, smtp_busy),
+                Service("submissions", "SMTP", submissions, journal, context, most),
+                Service("pop3s", "POP3", pop3s, journal, context, most),
+                Service("imaps", "IMAP", imaps, journal, context, most),
+            ]
+        return services
+
+    # -- where it listens
+
+    def address(self, name: str) -> Address:
+        """Where a listener can be reached. Raises `LabError` where this lab hasn't got it."""
+        listener = self._listeners.get(name)
+        if listener is None:
+            why = "it needs TLS, which this Python can't do" if name in LISTENERS else "no such"
+            raise LabError(f"This lab has no listener {name}: {why}.")
+        return listener.address
+
+    @property
+    def listeners(self) -> Mapping[str, Address]:
+        """All listeners by name."""
+        return {name: self.address(name) for name in LISTENERS if name in self._listeners}
+
+    @property
+    def smtp(self) -> Address:
+        """Takes mail for the lab's accounts, as a mail exchanger does on port 25."""
+        return self.address("smtp")
+
+    @property
+    def submission(self) -> Address:
+        """Takes mail from the accounts' owners: STARTTLS, then AUTH, as on port 587."""
+        return self.address("submission")
+
+    @property
+    def submissions(self) -> Address:
+        """The same with TLS from the first octet, as on port 465."""
+        return self.address("submissions")
+
+    @property
+    def pop3(self) -> Address:
+        """POP3 with STLS, as on port 110."""
+        return self.address("pop3")
+
+    @property
+    def pop3s(self) -> Address:
+        """POP3 with TLS from the first octet, as on port 995."""
+        return self.address("pop3s")
+
+    @property
+    def imap(self) -> Address:
+        """IMAP with STARTTLS, as on port 143."""
+        return self.address("imap")
+
+    @property
+    def imaps(self) -> Address:
+        """IMAP with TLS from the first octet, as on port 993."""
+        return self.address("imaps")
+
+    @property
+    def can(self) -> Abilities:
+        """What this lab's network can do: `tls`, `threads`, `sockets`."""
+        return self._network.can
+
+    @property
+    def network(self) -> Network:
+        """What carries this lab's bytes."""
+        return self._network
+
+    @property
+    def tls(self) -> tls.ssl.SSLContext:
+        """A client's TLS context that trusts this lab's own authority."""
+        return self._certificates().client
+
+    @property
+    def ca(self) -> Path:
+        """The PEM file of this lab's own certificate authority."""
+        return self._certificates().ca
+
+    def _certificates(self) -> tls.Tls:
+        if self._tls is None:
+            raise LabError("This lab has no TLS: this Python can't do it.")
+        return self._tls
+
+    # -- what happened
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """All connections so far, oldest first, after the servers have read what has arrived."""
+        if not self._finalizer.alive:
+            return self._journal.sessions()
+        self._network.settle()
+        return self._network.run(self._journal.sessions)
+
+    def on_session(self, heard: Callable[[Session], None]) -> None:
+        """Have `heard` called with each session when it has ended, on the network's loop."""
+
+        def ended(recorder: Recorder) -> None:
+            heard(recorder.session())
+
+        self._journal.heard.append(ended)
+
+    def inbox(self, address: str) -> Mailbox:
+        """The messages in the INBOX of that address. Raises `LabError` for a closed lab."""
+        return self.mailbox(address, "INBOX")
+
+    def mailbox(self, address: str, name: str) -> Mailbox:
+        """The messages in one of that address's mailboxes. Raises `NoSuchMailbox`."""
+        if not self._finalizer.alive:
+            raise LabError("This lab is closed; make a new one with Lab().")
+        self._network.settle()
+        store = self._store
+
+        def read() -> Mailbox:
+            if name == "INBOX":
+                row = store.ensure_mailbox(address, name)
+            else:
+                row = store.mailbox(address, name)
+            return Mailbox(
+                Message(
+                    octets=store.octets(one.content),
+                    uid=one.uid,
+                    received=one.received,
+                    flags=one.flags,
+                    envelope=store.envelope(one.content),
+                )
+                for one in store.messages(row.id)
+            )
+
+        return self._network.run(read)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Free ports, thread and files. May be called again."""
+        self._finalizer()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self._finalizer.alive:
+            return f"<Lab {self.hostname}, closed>"
+        return f"<Lab {self.hostname}: {', '.join(self.listeners)}>"
+
+
+def _quietly(network: Network, function: Callable[[], None]) -> Callable[[], None]:
+    """Called where the network's servers run."""
+
+    def call() -> None:
+        network.run(function)
+
+    return call

@@ -1,0 +1,180 @@
+"""Real TCP on 127.0.0.1: one event loop in one background thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from labserver import tls
+from labserver.network import Abilities, Address, Listener, Network, NetworkError
+from labserver.network.clock import Clock
+from labserver.network.recorder import Service, Wire
+
+T = TypeVar("T")
+HOST = "127.0.0.1"
+
+_CALM_TURNS = 8
+_MOST_TURNS = 5000
+_GRACE_SECONDS = 0.001
+_CLOSE_SECONDS = 10.0
+
+
+_ports: set[int] = set()
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether a lab of this process listens there, on loopback."""
+    return host in (HOST, "localhost") and port in _ports
+
+
+class _Engine:
+    """The loop, its thread and what listens there; apart from the network, whose finalizer
+    needs it when the network itself is gone."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._serve, name="labserver", daemon=True)
+        self.listeners: set[_TcpListener] = set()
+        self.events = 0
+        """Counts everything that happens on a connection."""
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self._finish())
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def _finish(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.close()
+        # Sockets close in the loop's next turns, and servers end when they hear of it.
+        for _ in range(_CALM_TURNS):
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def happened(self) -> None:
+        self.events += 1
+
+    def stop(self) -> None:
+        """End the thread, from any thread; wait for it unless it is this one."""
+        if self.thread.ident is None:
+            # An interrupt came before the thread could start.
+            self.loop.close()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self.thread is not threading.current_thread():
+            self.thread.join(_CLOSE_SECONDS)
+
+
+class _TcpListener(Listener):
+    def __init__(self, engine: _Engine, server: asyncio.Server, wires: set[Wire]) -> None:
+        self._engine, self._server, self._wires = engine, server, wires
+        self.address = Address(HOST, server.sockets[0].getsockname()[1])
+        _ports.add(self.address.port)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any connection is open."""
+        return bool(self._wires)
+
+    def close(self) -> None:
+        self._server.close()
+        _ports.discard(self.address.port)
+        for wire in tuple(self._wires):
+            wire.abort()
+        self._engine.listeners.discard(self)
+
+
+class LoopbackNetwork(Network):
+    """Listens on 127.0.0.1 and nowhere else. Time is real."""
+
+    def __init__(self) -> None:
+        engine = _Engine()
+        # First the finalizer, so that an interrupt from here on leaves no thread behind.
+        self._stop = weakref.finalize(self, engine.stop)
+        self._engine = engine
+        zero = engine.loop.time()
+        loop_time = engine.loop.time
+        self.clock = Clock(datetime.now(timezone.utc), lambda: loop_time() - zero)
+        self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
+        engine.thread.start()
+
+    def listen(self, service: Service, port: int = 0) -> Listener:
+        return self._wait(self._listen(self._engine, service, port))
+
+    @staticmethod
+    async def _listen(engine: _Engine, service: Service, port: int) -> Listener:
+        wires: set[Wire] = set()
+        try:
+            server = await engine.loop.create_server(
+                lambda: Wire(service, wires, engine.happened), HOST, port
+            )
+        except OverflowError as error:
+            raise NetworkError(f"{port} is not a port; give one from 0 to 65535.") from error
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                why = "in use" if error.errno == errno.EADDRINUSE else "not allowed"
+                raise NetworkError(
+                    f"Port {port} ({service.name}) is {why} on this machine; "
+                    "stop what uses it, or let the lab take any free ports."
+                ) from error
+            raise NetworkError(f"The lab can't listen on port {port}: {error}.") from error
+        listener = _TcpListener(engine, server, wires)
+        engine.listeners.add(listener)
+        return listener
+
+    def connect(self, address: tuple[str, int], timeout: float | None = 10.0) -> Any:
+        return socket.create_connection(address, timeout)
+
+    def run(self, function: Callable[[], T]) -> T:
+        if threading.current_thread() is self._engine.thread:
+            return function()
+        return self._wait(_call(function))
+
+    def _wait(self, work: Any) -> Any:
+        try:
+            future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._engine.loop)
+        except RuntimeError as error:
+            work.close()
+            raise NetworkError("This network is closed; make a new lab.") from error
+        return future.result()
+
+    def settle(self) -> None:
+        if threading.current_thread() is not self._engine.thread:
+            self._wait(self._quiet(self._engine))
+
+    @staticmethod
+    async def _quiet(engine: _Engine) -> None:
+        """Each turn of the loop reads what has arrived; wait for some turns without news."""
+        calm = turns = 0
+        while calm < _CALM_TURNS and turns < _MOST_TURNS:
+            before = engine.events
+            # The last turns wait a moment: the kernel hands on a packet when it gets to it.
+            busy = calm >= _CALM_TURNS - 2 and any(item.in_use for item in engine.listeners)
+            await asyncio.sleep(_GRACE_SECONDS if busy else 0)
+            calm = calm + 1 if engine.events == before else 0
+            turns += 1
+
+    def close(self) -> None:
+        # The finalizer goes last: after an interrupt it, or a second call, does the rest.
+        self._engine.stop()
+        self._stop.detach()
+
+
+async def _call(function: Callable[[], T]) -> T:
+    return function()

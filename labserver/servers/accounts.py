@@ -1,0 +1,48 @@
+"""Whose mail a lab keeps and who may log in, asked by all three servers."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The lab's addresses with their passwords.
+
+    With `catch_all` every address has a mailbox; one that isn't among `passwords` is opened with
+    the address itself as password, so that a program's mail to anybody can be read by a client.
+    """
+
+    passwords: Mapping[str, str]
+    catch_all: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.passwords:
+            raise ValueError("A lab needs at least one account.")
+        for address, password in self.passwords.items():
+            local, at, domain = address.rpartition("@")
+            if not (at and local and domain) or any(c.isspace() for c in address):
+                raise ValueError(f"{address!r} is not an address such as ana@lab.example.")
+            if not password:
+                raise ValueError(f"The account {address} needs a password.")
+        folded = {address.casefold(): word for address, word in self.passwords.items()}
+        object.__setattr__(self, "passwords", folded)
+
+    def has(self, address: str) -> bool:
+        """Whether mail for that address is kept here. Case doesn't matter."""
+        return self.catch_all or address.casefold() in self.passwords
+
+    def is_local(self, domain: str) -> bool:
+        """Whether the lab answers for that domain."""
+        return any(a.rpartition("@")[2] == domain.casefold() for a in self.passwords)
+
+    def log_in(self, name: str, password: str) -> str | None:
+        """The account's address if the password is right, else `None`."""
+        address = name.casefold()
+        right = self.passwords.get(address, address if self.catch_all and "@" in address else None)
+        if right is None:
+            return None
+        same = hmac.compare_digest(right.encode(), password.encode("utf-8", "surrogateescape"))
+        return address if same else None

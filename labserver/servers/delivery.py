@@ -1,0 +1,39 @@
+"""Takes messages into the store, as many as are waiting with one commit."""
+
+from __future__ import annotations
+
+import asyncio
+
+from labserver.store import Delivery, Store, StoreError
+
+
+class DeliveryQueue:
+    """What all SMTP listeners of a lab hand their messages to.
+
+    A commit waits for the disk, whatever is in it; so all deliveries that are ready in the same
+    turn of the loop share one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Delivery, asyncio.Future[int | StoreError]]] = []
+
+    async def deliver(self, delivery: Delivery) -> int:
+        """Store a message; it is on disk when this returns. Raises `StoreError`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int | StoreError] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._commit)
+        self._waiting.append((delivery, future))
+        result = await future
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        results = self._store.deliver_group([delivery for delivery, _ in waiting])
+        for (_, future), result in zip(waiting, results, strict=True):
+            # A client that went away meanwhile isn't waiting; its message is stored all the same.
+            if not future.done():
+                future.set_result(result)

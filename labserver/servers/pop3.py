@@ -1,0 +1,534 @@
+"""The POP3 server: RFC 1939 with CAPA (RFC 2449), STLS (RFC 2595) and AUTH PLAIN (RFC 5034).
+
+A client logs in, gets its maildrop for itself alone, looks at it and takes leave; only then are
+the messages it marked removed. The maildrop is the account's INBOX. Here lives the dialogue with
+one client and the locks on maildrops; not where mail rests (`store.py`), who may log in
+(`accounts.py`), or how octets travel (`network/`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from labserver.rules import Limits
+from labserver.servers.accounts import Accounts
+from labserver.store import MailboxRow, MessageRow, Store, StoreError
+
+if TYPE_CHECKING:
+    import ssl  # only its names: Python in a browser has none
+
+    from labserver.network.recorder import Connection
+
+_log = logging.getLogger("labserver")
+
+_COMMAND_OCTETS = 255
+"""A command line with its CRLF (RFC 2449 section 4)."""
+_RESPONSE_OCTETS = 1026
+"""An answer to AUTH: PLAIN's three names of 255 octets in base64, CRLF (RFC 4616 section 2)."""
+_ENDLESS_OCTETS = 16 * 1024
+"""A line still without an end after so much never gets one."""
+_PIECE_OCTETS = 64 * 1024
+"""How much of a message is written before the client has to have read some of it."""
+_FAILURES = 3
+"""Wrong passwords on one connection."""
+_FAILURE_DELAY = 0.1
+"""Seconds before a wrong password is answered, so that guessing takes long."""
+
+
+class Maildrops:
+    """The exclusive-access locks on the maildrops of one lab (RFC 1939 section 4).
+
+    The lab's POP3 servers share them. IMAP and SMTP don't ask: a lock keeps out other POP3
+    clients, and a snapshot keeps this one's message-numbers right.
+    """
+
+    def __init__(self) -> None:
+        self._locked: set[str] = set()
+
+    def lock(self, account: str) -> bool:
+        """Lock the account's maildrop; `False` where another client has it."""
+        if account in self._locked:
+            return False
+        self._locked.add(account)
+        return True
+
+    def release(self, account: str) -> None:
+        """Give the maildrop back."""
+        self._locked.discard(account)
+
+
+class Pop3Server:
+    """Answers the clients of one POP3 listener.
+
+    `hostname` is how it greets. `tls` lets a client ask for TLS with STLS; `implicit_tls` says
+    that the listener begins with TLS, so that there is nothing left to ask for. Passwords are
+    taken without TLS too: a lesson shows what that means.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        accounts: Accounts,
+        *,
+        hostname: str,
+        limits: Limits,
+        maildrops: Maildrops,
+        tls: ssl.SSLContext | None = None,
+        implicit_tls: bool = False,
+    ) -> None:
+        self.store, self.accounts, self.maildrops = store, accounts, maildrops
+        self.hostname, self.limits = hostname, limits
+        self.stls = None if implicit_tls else tls
+
+    def factory(self) -> asyncio.Protocol:
+        """The protocol of one new connection; to be called on the loop that will run it."""
+        reader = asyncio.StreamReader(limit=_ENDLESS_OCTETS)
+        return asyncio.StreamReaderProtocol(reader, self._connected)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Pop3Connection(self, reader, writer).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message of the maildrop, as it was when the client logged in."""
+
+    row: MessageRow
+    octets: int
+    """What RETR sends: lines that end in CRLF, added dots not counted (RFC 1939 section 11).
+
+    A client adds up what it reads to know whether all has come, so a stored line end of one
+    octet counts as the two that are sent, and an unended last line as ended.
+    """
+
+
+@dataclass(slots=True)
+class _Maildrop:
+    """An account's INBOX as its owner sees it from login to QUIT."""
+
+    account: str
+    mailbox: MailboxRow
+    messages: dict[int, _Message]
+    """By message-number; those marked as deleted are no longer here."""
+    deleted: dict[int, _Message] = field(default_factory=dict)
+
+    @property
+    def octets(self) -> int:
+        return sum(message.octets for message in self.messages.values())
+
+    def unique_id(self, number: int) -> str:
+        """Stays with the message for good and is never given to another (RFC 3501 2.3.1.1)."""
+        return f"{self.mailbox.uidvalidity}.{self.messages[number].row.uid}"
+
+    def reset(self) -> None:
+        """Unmark all that was marked as deleted."""
+        self.messages = dict(sorted((self.messages | self.deleted).items()))
+        self.deleted.clear()
+
+    def __str__(self) -> str:
+        count = len(self.messages)
+        return f"{count} {'message' if count == 1 else 'messages'} ({self.octets} octets)"
+
+
+class _GoneError(Exception):
+    """There is nobody left to talk to: the client has gone, or was silent for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command as RFC 1939 section 9 writes it, optional parameters in brackets."""
+
+    syntax: str
+    obey: Callable[..., Awaitable[None]]
+
+    @property
+    def required(self) -> str:
+        """The command without what may be left out."""
+        return " ".join(word for word in self.syntax.split() if not word.startswith("["))
+
+    def arguments(self, text: str) -> list[str] | None:
+        """The arguments in what follows the keyword, or `None` where they don't fit.
+
+        The last one takes the rest of the line: a password may contain spaces.
+        """
+        most = len(self.syntax.split()) - 1
+        least = len(self.required.split()) - 1
+        given = text.split(" ", max(0, most - 1)) if text else []
+        return given if least <= len(given) <= most else None
+
+
+def _table(*commands: _Command) -> dict[bytes, _Command]:
+    return {command.syntax.split()[0].encode(): command for command in commands}
+
+
+class Pop3Connection:
+    """The dialogue with one client, from the greeting to the end.
+
+    It is in the AUTHORIZATION state until there is a maildrop, then in the TRANSACTION state;
+    QUIT passes through the UPDATE state. The tables at the end name the commands of each state.
+    """
+
+    def __init__(
+        self, server: Pop3Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.server, self.reader, self.writer = server, reader, writer
+        self.connection = cast("Connection", writer.transport)
+        self.maildrop: _Maildrop | None = None
+        self.written = bytearray()
+        """What is to be sent with the next `flush`: a short reply travels in one piece."""
+        self.name = ""
+        """What USER said, if that was the last command."""
+        self.failures = 0
+        self.leaving = False
+
+    async def run(self) -> None:
+        """Greet, then obey one command after the other until the client has gone."""
+        try:
+            self.ok(f"{self.server.hostname} POP3 server ready")
+            while not self.leaving:
+                await self.flush()
+                line = await self.read_line(_COMMAND_OCTETS)
+                if line is not None:
+                    await self.obey(line)
+        except _GoneError:
+            pass
+        finally:
+            # Whatever the end was: without QUIT nothing is removed (RFC 1939 section 6).
+            self.close_maildrop()
+            self.writer.write(bytes(self.written))
+            self.writer.close()
+
+    async def obey(self, line: bytes) -> None:
+        """Obey one command line, or say why not."""
+        verb, _, rest = line.partition(b" ")
+        verb = verb.upper()
+        if verb != b"PASS":
+            self.name = ""
+        here, elsewhere = self.AUTHORIZATION, self.TRANSACTION
+        if self.maildrop is not None:
+            here, elsewhere = elsewhere, here
+        command = here.get(verb)
+        if command is None:
+            if verb not in elsewhere:
+                self.err("unknown command")
+            elif self.maildrop is None:
+                self.err(f"log in before {verb.decode()}")
+            else:
+                self.err(f"{verb.decode()} can't be used after logging in")
+            return
+        arguments = command.arguments(rest.decode("utf-8", "surrogateescape"))
+        if arguments is None:
+            self.err(f"the command is: {command.required}")
+            return
+        try:
+            await command.obey(self, *arguments)
+        except _GoneError:
+            raise
+        except StoreError as error:
+            _log.warning("POP3 %s: %s", verb.decode(), error)
+            self.err("[SYS/TEMP] the mail store can't do that now, nothing was changed")
+        except Exception:
+            _log.exception("POP3 %s failed", verb.decode())
+            self.err("[SYS/TEMP] the server made a mistake, try again later")
+
+    # -- speaking and listening
+
+    def ok(self, text: str = "") -> None:
+        """Write a positive reply."""
+        self.written += f"+OK {text}".rstrip().encode("ascii", "replace") + b"\r\n"
+
+    def err(self, text: str) -> None:
+        """Write a negative reply; `text` may begin with a response code (RFC 2449 section 8)."""
+        self.written += f"-ERR {text}".encode("ascii", "replace") + b"\r\n"
+
+    async def lines(self, pieces: Iterable[bytes]) -> None:
+        """Write the lines of a multi-line reply, dots already stuffed, and the dot at its end."""
+        for piece in pieces:
+            self.written += piece
+            if len(self.written) >= _PIECE_OCTETS:
+                await self.flush()
+        self.written += b".\r\n"
+
+    async def flush(self) -> None:
+        """Send what was written; wait until the client has read most of it.
+
+        Raises `_GoneError`.
+        """
+        self.writer.write(bytes(self.written))
+        self.written.clear()
+        try:
+            async with asyncio.timeout(self.server.limits.pop3_idle):
+                await self.writer.drain()
+        except OSError as error:
+            # What the client doesn't read would otherwise keep the connection open.
+            self.connection.abort()
+            raise _GoneError from error
+
+    async def read_line(self, most: int) -> bytes | None:
+        """The next line without its end, or `None` where it had more octets than `most`.
+
+        The client has been told then. Raises `_GoneError`.
+        """
+        try:
+            async with asyncio.timeout(self.server.limits.pop3_idle):
+                line = await self.reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            self.err("that line doesn't end, good bye")
+            raise _GoneError from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            # TimeoutError, too, is an OSError: silence gets no reply (RFC 1939 section 3).
+            raise _GoneError from error
+        if len(line) > most:
+            self.err(f"a line may have {most} octets")
+            return None
+        return line[:-1].removesuffix(b"\r")
+
+    # -- the AUTHORIZATION state
+
+    async def do_user(self, name: str) -> None:
+        self.name = name
+        # Whether there is such an account is nobody's business yet (RFC 1939 section 13).
+        self.ok("send the password")
+
+    async def do_pass(self, password: str) -> None:
+        name, self.name = self.name, ""
+        if name:
+            await self._log_in(name, password)
+        else:
+            self.err("say USER first")
+
+    async def do_auth(self, mechanism: str, response: str | None = None) -> None:
+        if mechanism.upper() != "PLAIN":
+            self.err("PLAIN is the only mechanism here")
+            return
+        if response is None:
+            self.written += b"+ \r\n"
+            await self.flush()
+            line = await self.read_line(_RESPONSE_OCTETS)
+            if line is None:
+                return
+            response = line.decode("ascii", "replace")
+        if response == "*":
+            self.err("authentication cancelled")
+            return
+        try:
+            words = base64.b64decode(response, validate=True).decode()
+            identity, name, password = words.split("\0")
+        except ValueError:
+            self.err("that is not PLAIN: base64 of NUL, name, NUL, password")
+            return
+        if identity.casefold() not in ("", name.casefold()):
+            # RFC 4616 section 2: to act for somebody else is a right that no account here has.
+            password = ""
+        await self._log_in(name, password)
+
+    async def _log_in(self, name: str, password: str) -> None:
+        server = self.server
+        account = server.accounts.log_in(name, password)
+        if account is None:
+            await asyncio.sleep(_FAILURE_DELAY)
+            self.failures += 1
+            self.leaving = self.failures == _FAILURES
+            self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
+            return
+        if not server.maildrops.lock(account):
+            self.err("[IN-USE] another POP3 client has this maildrop open")
+            return
+        try:
+            mailbox = server.store.ensure_mailbox(account, "INBOX")
+            sizes = server.store.crlf_sizes(mailbox.id)
+            rows = server.store.messages(mailbox.id)
+            messages = {n: _Message(row, sizes[row.uid]) for n, row in enumerate(rows, start=1)}
+            self.maildrop = _Maildrop(account, mailbox, messages)
+        finally:
+            if self.maildrop is None:
+                server.maildrops.release(account)
+        self.ok(f"maildrop has {self.maildrop}")
+
+    async def do_stls(self) -> None:
+        if self.connection.tls:
+            self.err("TLS is already on")
+            return
+        if self.server.stls is None:
+            self.err("there is no TLS here")
+            return
+        self.ok("begin TLS")
+        await self.flush()
+        # Whatever came in plaintext behind STLS must not be obeyed inside TLS (RFC 2595 section 4,
+        # CVE-2011-0411). asyncio has no public way to forget it.
+        self.reader._buffer.clear()  # type: ignore[attr-defined]
+        try:
+            await self.connection.start_tls(self.server.stls)
+        except OSError as error:
+            raise _GoneError from error
+
+    async def do_quit(self) -> None:
+        self.leaving = True
+        self.ok(f"{self.server.hostname} POP3 server signing off")
+
+    # -- both states
+
+    async def do_capa(self) -> None:
+        names = ["TOP", "UIDL", "USER", "SASL PLAIN", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
+        if self.maildrop is None and self.server.stls is not None and not self.connection.tls:
+            names.append("STLS")
+        self.ok("capability list follows")
+        await self.lines(f"{name}\r\n".encode() for name in names)
+
+    # -- the TRANSACTION state
+
+    @property
+    def _open(self) -> _Maildrop:
+        assert self.maildrop is not None, "the tables let no command here without a maildrop"
+        return self.maildrop
+
+    def _number(self, text: str) -> int | None:
+        """The message-number meant, or `None`; the client has been told then."""
+        maildrop = self._open
+        number = int(text) if text.isascii() and text.isdigit() else 0
+        if number in maildrop.messages:
+            return number
+        if number in maildrop.deleted:
+            self.err(f"message {number} already deleted")
+        else:
+            self.err(f"no such message, maildrop has {maildrop}")
+        return None
+
+    def _content(self, number: int) -> bytes | None:
+        """What is stored of a message, or `None`; the client has been told then."""
+        maildrop, store = self._open, self.server.store
+        row = store.message(maildrop.mailbox.id, maildrop.messages[number].row.uid)
+        if row is None:
+            self.err(f"message {number} has been removed by another mail program")
+            return None
+        return store.octets(row.content)
+
+    async def do_stat(self) -> None:
+        self.ok(f"{len(self._open.messages)} {self._open.octets}")
+
+    async def do_list(self, text: str | None = None) -> None:
+        await self._listing(text, lambda number: str(self._open.messages[number].octets))
+
+    async def do_uidl(self, text: str | None = None) -> None:
+        await self._listing(text, self._open.unique_id)
+
+    async def _listing(self, text: str | None, told: Callable[[int], str]) -> None:
+        if text is None:
+            self.ok(str(self._open))
+            await self.lines(f"{n} {told(n)}\r\n".encode() for n in tuple(self._open.messages))
+        elif (number := self._number(text)) is not None:
+            self.ok(f"{number} {told(number)}")
+
+    async def do_retr(self, text: str) -> None:
+        number = self._number(text)
+        if number is not None and (content := self._content(number)) is not None:
+            self.ok(f"{self._open.messages[number].octets} octets")
+            await self.lines(_wire_lines(content))
+
+    async def do_top(self, text: str, count: str) -> None:
+        number = self._number(text)
+        if number is None:
+            return
+        if not (count.isascii() and count.isdigit()):
+            self.err("how many lines is a number from 0 on")
+            return
+        if (content := self._content(number)) is not None:
+            self.ok("top of message follows")
+            await self.lines(_wire_lines(_top_of(content, int(count))))
+
+    async def do_dele(self, text: str) -> None:
+        number = self._number(text)
+        if number is not None:
+            self._open.deleted[number] = self._open.messages.pop(number)
+            self.ok(f"message {number} deleted")
+
+    async def do_noop(self) -> None:
+        self.ok()
+
+    async def do_rset(self) -> None:
+        self._open.reset()
+        self.ok(f"maildrop has {self._open}")
+
+    # -- the UPDATE state
+
+    async def do_update(self) -> None:
+        """QUIT in the TRANSACTION state: now what was marked as deleted is removed."""
+        maildrop = self._open
+        self.leaving = True
+        try:
+            if maildrop.deleted:
+                uids = [message.row.uid for message in maildrop.deleted.values()]
+                self.server.store.remove(maildrop.mailbox.id, uids)
+        finally:
+            # Before the client can read the reply and come back.
+            self.close_maildrop()
+        left = f"{len(maildrop.messages)} left" if maildrop.messages else "maildrop empty"
+        self.ok(f"{self.server.hostname} POP3 server signing off ({left})")
+
+    def close_maildrop(self) -> None:
+        """Leave the TRANSACTION state, if we are in it."""
+        if self.maildrop is not None:
+            self.server.maildrops.release(self.maildrop.account)
+            self.maildrop = None
+
+    # -- which commands each state has (RFC 1939 section 9)
+
+    AUTHORIZATION: ClassVar[Mapping[bytes, _Command]] = _table(
+        _Command("USER name", do_user),
+        _Command("PASS string", do_pass),
+        _Command("AUTH mechanism [initial-response]", do_auth),
+        _Command("STLS", do_stls),
+        _Command("CAPA", do_capa),
+        _Command("QUIT", do_quit),
+    )
+    TRANSACTION: ClassVar[Mapping[bytes, _Command]] = _table(
+        _Command("STAT", do_stat),
+        _Command("LIST [msg]", do_list),
+        _Command("RETR msg", do_retr),
+        _Command("DELE msg", do_dele),
+        _Command("NOOP", do_noop),
+        _Command("RSET", do_rset),
+        _Command("TOP msg n", do_top),
+        _Command("UIDL [msg]", do_uidl),
+        _Command("CAPA", do_capa),
+        _Command("QUIT", do_update),
+    )
+
+
+_BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
+
+
+def _top_of(message: bytes, lines: int) -> bytes:
+    """The headers, the blank line and the first `lines` lines of the body (RFC 1939 section 7)."""
+    blank = _BLANK_LINE.search(message)
+    if blank is None:
+        return message
+    end = blank.end()
+    for _ in range(lines):
+        end = message.find(b"\n", end) + 1
+        if not end:
+            return message
+    return message[:end]
+
+
+def _wire_lines(message: bytes) -> Iterator[bytes]:
+    """A message as lines that end in CRLF, their dots stuffed (RFC 1939 section 3), in pieces."""
+    start, at_line_start = 0, True
+    while start < len(message):
+        end = message.rfind(b"\n", start, start + _PIECE_OCTETS) + 1 or start + _PIECE_OCTETS
+        while message[end - 1 : end] == b"\r":
+            end += 1  # in a very long line: a CRLF stays together
+        piece = message[start:end].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        piece = piece.replace(b"\n.", b"\n..")
+        if at_line_start and piece.startswith(b"."):
+            piece = b"." + piece
+        yield piece
+        start, at_line_start = end, piece.endswith(b"\n")
+    if not at_line_start:
+        yield b"\r\n"
