@@ -9,9 +9,13 @@
 from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
 from labserver.message import Envelope, Mailbox, Message
 from labserver.network import NetworkError
+from labserver.notebook.display import register
 from labserver.rules import Limits
 from labserver.store import StoreError
 from labserver.transcript import Line, Record, Session
+
+# Only IPython is told; elsewhere nothing of Jupyter is imported.
+register()
 
 __all__ = [
     "ACCOUNTS",

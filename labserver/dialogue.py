@@ -178,9 +178,7 @@ class Dialogue(ABC):
         if octets > beyond:
             del side.partial[len(side.partial) - (octets - beyond) :]
 
-    def _line(
-        self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None = None
-    ) -> Line:
+    def _line(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None = None) -> Line:
         data = bytes(side.partial)
         if kind == "credentials" and secret is None:
             secret = (0, len(data.rstrip(b"\r\n")))
@@ -217,9 +215,7 @@ class SmtpDialogue(Dialogue):
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         return self._reply(line) if side.who == "S" else self._command(line, side)
 
-    def _command(
-        self, line: bytes, client: _Stream
-    ) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -252,7 +248,9 @@ class SmtpDialogue(Dialogue):
 class Pop3Dialogue(Dialogue):
     """RFC 1939: multi-line responses; PASS, APOP and AUTH (RFC 5034) carry secrets."""
 
-    _SECRET = re.compile(rb"\s*(?:PASS |APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I)
+    _SECRET = re.compile(
+        rb"\s*(?:PASS |APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I
+    )
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         super().__init__(bounds)
@@ -262,9 +260,7 @@ class Pop3Dialogue(Dialogue):
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         return self._reply(line, side) if side.who == "S" else self._command(line, side)
 
-    def _command(
-        self, line: bytes, client: _Stream
-    ) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -274,9 +270,7 @@ class Pop3Dialogue(Dialogue):
         client.held = words[0] if words[:1] in ([b"AUTH"], [b"STLS"]) else b""
         return "command", _secret(self._SECRET.match(line))
 
-    def _reply(
-        self, line: bytes, server: _Stream
-    ) -> tuple[LineKind, tuple[int, int] | None]:
+    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         client = self._sides["C"]
         if self._listing:
             self._listing = line.rstrip(b"\r\n") != b"."
@@ -317,9 +311,7 @@ class ImapDialogue(Dialogue):
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         return self._reply(line, side) if side.who == "S" else self._command(line, side)
 
-    def _command(
-        self, line: bytes, client: _Stream
-    ) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -346,9 +338,7 @@ class ImapDialogue(Dialogue):
                 secret = None
         return "command", secret
 
-    def _reply(
-        self, line: bytes, server: _Stream
-    ) -> tuple[LineKind, tuple[int, int] | None]:
+    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         client = self._sides["C"]
         tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
         if self._verb == b"AUTHENTICATE" and line.startswith(b"+"):

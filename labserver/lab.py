@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
+from errno import ENOTDIR
 from pathlib import Path
 from types import MappingProxyType
 
-from labserver import tls
 from labserver.dialogue import Bounds
 from labserver.message import Mailbox, Message
-from labserver.network import Abilities, Address, Listener, Network, choose
+from labserver.network import (
+    Abilities,
+    Address,
+    Listener,
+    Network,
+    NetworkError,
+    choose,
+    interrupts,
+)
 from labserver.network.recorder import Journal, Recorder, Service
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts
@@ -22,6 +31,7 @@ from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
 from labserver.servers.smtp import SmtpServer
 from labserver.store import Store
+from labserver.tls import Tls, certificates
 from labserver.transcript import Session
 
 ACCOUNTS: Mapping[str, str] = MappingProxyType(
@@ -75,9 +85,10 @@ class Lab:
         # What has to be given back stands on one stack, known to the finalizer from the start,
         # so that an interrupt at any moment leaves nothing behind.
         things = contextlib.ExitStack()
-        self._finalizer = weakref.finalize(self, things.close)
+        self._finalizer = weakref.finalize(self, _give_back, things)
         try:
-            self._start(things, checked, network, data, ports or {})
+            with interrupts.deferred():
+                self._start(things, checked, network, data, ports or {})
         except BaseException:
             self.close()
             raise
@@ -99,11 +110,13 @@ class Lab:
             things.callback(kept.cleanup)
             folder = Path(kept.name)
         else:
-            folder = Path(data)
+            folder = Path(data).absolute()
+            if folder.exists() and not folder.is_dir():
+                raise NotADirectoryError(ENOTDIR, "it is a file", str(folder))
             folder.mkdir(parents=True, exist_ok=True)
-        self._tls = tls.certificates(folder, self.hostname) if network.can.tls else None
+        self._tls = certificates(folder, self.hostname) if network.can.tls else None
         self._store = store = network.run(lambda: Store(folder / _STORE_FILE))
-        things.callback(_quietly(network, store.close))
+        things.callback(_where_servers_run(network, store.close))
         limits = self.limits
         self._journal = Journal(
             network.clock, Bounds(limits.transcript_body, limits.transcript), limits.sessions
@@ -112,7 +125,7 @@ class Lab:
         for service in self._services(accounts):
             listener = network.listen(service, ports.get(service.name, 0))
             self._listeners[service.name] = listener
-            things.callback(_quietly(network, listener.close))
+            things.callback(_where_servers_run(network, listener.close))
 
     def _services(self, accounts: Accounts) -> list[Service]:
         """What listens where. Without TLS there is nothing that needs it."""
@@ -238,7 +251,7 @@ class Lab:
         return self._network
 
     @property
-    def tls(self) -> tls.ssl.SSLContext:
+    def tls(self) -> ssl.SSLContext:
         """A client's TLS context that trusts this lab's own authority."""
         return self._certificates().client
 
@@ -247,7 +260,7 @@ class Lab:
         """The PEM file of this lab's own certificate authority."""
         return self._certificates().ca
 
-    def _certificates(self) -> tls.Tls:
+    def _certificates(self) -> Tls:
         if self._tls is None:
             raise LabError("This lab has no TLS: this Python can't do it.")
         return self._tls
@@ -303,7 +316,8 @@ class Lab:
 
     def close(self) -> None:
         """Free ports, thread and files. May be called again."""
-        self._finalizer()
+        with interrupts.deferred():
+            self._finalizer()
 
     def __enter__(self) -> Lab:
         return self
@@ -317,10 +331,19 @@ class Lab:
         return f"<Lab {self.hostname}: {', '.join(self.listeners)}>"
 
 
-def _quietly(network: Network, function: Callable[[], None]) -> Callable[[], None]:
-    """Called where the network's servers run."""
+def _where_servers_run(network: Network, function: Callable[[], None]) -> Callable[[], None]:
+    """Called there; or here, where the network is closed already or can't be asked by the thread
+    that collects garbage."""
 
     def call() -> None:
-        network.run(function)
+        try:
+            network.run(function)
+        except NetworkError:
+            function()
 
     return call
+
+
+def _give_back(things: contextlib.ExitStack) -> None:
+    with interrupts.deferred():
+        things.close()

@@ -7,7 +7,6 @@ import email.policy
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
-from typing import cast
 
 from labserver.transcript import readable, stable
 
@@ -40,9 +39,7 @@ class Message:
     @property
     def email(self) -> EmailMessage:
         """The message as the standard library's `EmailMessage`."""
-        return cast(
-            EmailMessage, email.message_from_bytes(self.octets, policy=email.policy.default)
-        )
+        return email.message_from_bytes(self.octets, policy=email.policy.default)
 
     def __getitem__(self, field: str) -> str | None:
         value = self.email[field]

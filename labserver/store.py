@@ -13,12 +13,16 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from labserver.message import Envelope
 
-UTC = timezone.utc
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_REFUSED = (sqlite3.Error, UnicodeEncodeError, OverflowError)
+"""What SQLite's module raises where a file, a text or a number is not for it."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mailbox (
@@ -27,9 +31,15 @@ CREATE TABLE IF NOT EXISTS mailbox (
     name TEXT NOT NULL,
     uidvalidity INTEGER NOT NULL,
     uidnext INTEGER NOT NULL DEFAULT 1,
-    subscribed INTEGER NOT NULL DEFAULT 0,
+    modseq INTEGER NOT NULL DEFAULT 0,
+    removal INTEGER NOT NULL DEFAULT 0,
     UNIQUE (account, name)
 );
+CREATE TABLE IF NOT EXISTS subscription (
+    account TEXT NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (account, name)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS content (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     reverse_path TEXT,
@@ -45,6 +55,7 @@ CREATE TABLE IF NOT EXISTS message (
     received REAL NOT NULL,
     flags TEXT NOT NULL,
     recent INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
     PRIMARY KEY (mailbox, uid)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS message_content ON message (content);
@@ -83,7 +94,6 @@ class MailboxRow:
     name: str
     uidvalidity: int
     uidnext: int
-    subscribed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,31 @@ class MessageRow:
     """No client has been told of it yet (RFC 3501 section 2.3.2)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has happened in a mailbox since a moment."""
+
+    modseq: int
+    """Names the moment of asking; each change of the mailbox has a higher one."""
+    flags: dict[int, frozenset[str]]
+    """The flags of messages that are new or were flagged since, by UID, in order."""
+    recent: frozenset[int]
+    """Those of them that no client has been told of yet (RFC 3501 section 2.3.2)."""
+    uids: tuple[int, ...] | None
+    """All UIDs there are now, in order; `None` where nothing was removed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a mailbox holds (RFC 3501 section 6.3.10)."""
+
+    messages: int
+    recent: int
+    unseen: int
+    size: int
+    """Octets of all messages together (RFC 8438)."""
+
+
 Watcher = Callable[[int], None]
 """Is called with a mailbox's id after something in it has changed and is on disk."""
 
@@ -115,6 +150,8 @@ class Store:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._watchers: list[Watcher] = []
+        self._changing: set[int] | None = None
+        """The mailboxes changed by the transaction that is open, if one is."""
         try:
             self._db = sqlite3.connect(
                 path or ":memory:", check_same_thread=False, isolation_level=None, timeout=0.5
@@ -192,23 +229,23 @@ class Store:
     def mailboxes(self, account: str) -> list[MailboxRow]:
         """The account's mailboxes in the order they were made; INBOX always exists."""
         self.ensure_mailbox(account, "INBOX")
-        rows = self._db.execute(
-            "SELECT id, account, name, uidvalidity, uidnext, subscribed FROM mailbox"
+        rows = self._rows(
+            "SELECT id, account, name, uidvalidity, uidnext FROM mailbox"
             " WHERE account = ? ORDER BY id",
-            (account.casefold(),),
+            account.casefold(),
         )
-        return [_mailbox(row) for row in rows]
+        return [MailboxRow(*row) for row in rows]
 
     def mailbox(self, account: str, name: str) -> MailboxRow:
         """One mailbox. Raises `NoSuchMailbox`."""
-        row = self._db.execute(
-            "SELECT id, account, name, uidvalidity, uidnext, subscribed FROM mailbox"
+        for row in self._rows(
+            "SELECT id, account, name, uidvalidity, uidnext FROM mailbox"
             " WHERE account = ? AND name = ?",
-            (account.casefold(), name),
-        ).fetchone()
-        if row is None:
-            raise NoSuchMailbox(f"{account} has no mailbox named {name}.")
-        return _mailbox(row)
+            account.casefold(),
+            name,
+        ):
+            return MailboxRow(*row)
+        raise NoSuchMailbox(f"{account} has no mailbox named {name}.")
 
     def ensure_mailbox(self, account: str, name: str) -> MailboxRow:
         """The mailbox of that name, made if need be."""
@@ -244,72 +281,131 @@ class Store:
             changed.add(mailbox)
 
     def rename_mailbox(self, mailbox: int, name: str) -> None:
-        """Give a mailbox another name; its UIDs and UIDVALIDITY stay. Raises `MailboxExists`."""
+        """Give a mailbox another name; its UIDs and UIDVALIDITY stay.
+
+        Raises `MailboxExists`, `NoSuchMailbox`.
+        """
         with self._transaction() as changed:
             try:
-                self._db.execute("UPDATE mailbox SET name = ? WHERE id = ?", (name, mailbox))
+                done = self._db.execute("UPDATE mailbox SET name = ? WHERE id = ?", (name, mailbox))
             except sqlite3.IntegrityError as error:
                 raise MailboxExists(f"There is already a mailbox named {name}.") from error
+            if not done.rowcount:
+                raise NoSuchMailbox("That mailbox has been removed.")
             changed.add(mailbox)
 
-    def subscribe(self, mailbox: int, subscribed: bool) -> None:
-        """Set whether the mailbox is listed by LSUB (RFC 3501 section 6.3.6)."""
+    def counts(self, mailbox: int) -> Counts:
+        """How much there is in a mailbox."""
+        ((messages, recent, seen, size),) = self._rows(
+            "SELECT COUNT(*), TOTAL(recent), TOTAL(instr(' ' || flags || ' ', ' \\Seen ') > 0),"
+            " TOTAL(size) FROM message WHERE mailbox = ?",
+            mailbox,
+        )
+        return Counts(messages, int(recent), messages - int(seen), int(size))
+
+    def subscriptions(self, account: str) -> list[str]:
+        """The names that LSUB lists, in their order; not all need to be mailboxes' names."""
+        self.ensure_mailbox(account, "INBOX")
+        rows = self._rows(
+            "SELECT name FROM subscription WHERE account = ? ORDER BY name", account.casefold()
+        )
+        return [row[0] for row in rows]
+
+    def subscribe(self, account: str, name: str) -> None:
+        """Have LSUB list that name, whether or not there is a mailbox (RFC 3501 section 6.3.6)."""
+        with self._transaction():
+            self._subscribe(account, name)
+
+    def unsubscribe(self, account: str, name: str) -> None:
+        """Have LSUB list that name no longer."""
         with self._transaction():
             self._db.execute(
-                "UPDATE mailbox SET subscribed = ? WHERE id = ?", (subscribed, mailbox)
+                "DELETE FROM subscription WHERE account = ? AND name = ?",
+                (account.casefold(), name),
             )
 
     # -- messages
 
     def messages(self, mailbox: int, after: int = 0) -> list[MessageRow]:
         """The messages of a mailbox with a UID above `after`, in the order of their UIDs."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT uid, content, size, received, flags, recent FROM message"
             " WHERE mailbox = ? AND uid > ? ORDER BY uid",
-            (mailbox, after),
+            mailbox,
+            after,
         )
         return [_message(row) for row in rows]
 
     def message(self, mailbox: int, uid: int) -> MessageRow | None:
         """One message, or `None` where it is gone."""
-        row = self._db.execute(
+        for row in self._rows(
             "SELECT uid, content, size, received, flags, recent FROM message"
             " WHERE mailbox = ? AND uid = ?",
-            (mailbox, uid),
-        ).fetchone()
-        return _message(row) if row else None
+            mailbox,
+            uid,
+        ):
+            return _message(row)
+        return None
+
+    def changes(self, mailbox: int, since: int = 0) -> Changes:
+        """What has happened in a mailbox since the moment that an earlier answer named.
+
+        Without a moment: all there is. Raises `NoSuchMailbox`.
+        """
+        about = self._rows("SELECT modseq, removal FROM mailbox WHERE id = ?", mailbox)
+        if not about:
+            raise NoSuchMailbox("That mailbox has been removed.")
+        ((modseq, removal),) = about
+        rows = []
+        if modseq > since:
+            rows = self._rows(
+                "SELECT uid, flags, recent FROM message WHERE mailbox = ? AND modseq > ?"
+                " ORDER BY uid",
+                mailbox,
+                since,
+            )
+        # Equal sets of flags are one object: a client's view of a mailbox keeps them.
+        flags = {text: frozenset(text.split()) for _, text, _ in rows}
+        uids = None
+        if removal > since:
+            present = self._rows("SELECT uid FROM message WHERE mailbox = ? ORDER BY uid", mailbox)
+            uids = tuple(uid for (uid,) in present)
+        return Changes(
+            modseq,
+            {uid: flags[text] for uid, text, _ in rows},
+            frozenset(uid for uid, _, recent in rows if recent),
+            uids,
+        )
 
     def crlf_sizes(self, mailbox: int) -> dict[int, int]:
         """By UID, each message's size in octets when it is sent as lines that end in CRLF.
 
         It differs from `MessageRow.size` only where a line ends in a bare LF or in nothing.
         """
-        rows = self._db.execute(
-            "SELECT uid, crlf_size FROM message JOIN content ON content.id = message.content"
-            " WHERE mailbox = ?",
-            (mailbox,),
+        return dict(
+            self._rows(
+                "SELECT uid, crlf_size FROM message JOIN content ON content.id = message.content"
+                " WHERE mailbox = ?",
+                mailbox,
+            )
         )
-        return dict(rows.fetchall())
 
     def octets(self, content: int) -> bytes:
         """The content of a message. Raises `StoreError` where it is gone."""
-        row = self._db.execute("SELECT octets FROM content WHERE id = ?", (content,)).fetchone()
-        if row is None:
-            raise StoreError("That message has been removed.")
-        return bytes(row[0])
+        for (octets,) in self._rows("SELECT octets FROM content WHERE id = ?", content):
+            return bytes(octets)
+        raise StoreError("That message has been removed.")
 
     def envelope(self, content: int) -> Envelope | None:
         """The envelope a message came in; `None` where it didn't come by SMTP."""
-        row = self._db.execute(
-            "SELECT reverse_path, recipients FROM content WHERE id = ?", (content,)
-        ).fetchone()
-        if row is None or row[0] is None:
-            return None
-        return Envelope(row[0], tuple(json.loads(row[1])))
+        for reverse_path, recipients in self._rows(
+            "SELECT reverse_path, recipients FROM content WHERE id = ?", content
+        ):
+            if reverse_path is not None:
+                return Envelope(reverse_path, tuple(json.loads(recipients)))
+        return None
 
-    def append(
-        self, mailbox: int, octets: bytes, received: datetime, flags: frozenset[str]
-    ) -> int:
+    def append(self, mailbox: int, octets: bytes, received: datetime, flags: frozenset[str]) -> int:
         """Add a message that didn't come by SMTP (RFC 3501 section 6.3.11); returns its UID."""
         with self._transaction() as changed:
             content = self._new_content(octets, None)
@@ -334,25 +430,27 @@ class Store:
             changed.update((mailbox, target))
             moved = self._new_message(target, row.content, row.size, row.received, row.flags)
             self._db.execute("DELETE FROM message WHERE mailbox = ? AND uid = ?", (mailbox, uid))
+            self._removed_from(mailbox)
             return moved
 
     def set_flags(self, mailbox: int, uid: int, flags: frozenset[str]) -> None:
         """Replace the flags of a message (RFC 3501 section 2.3.2), keywords included."""
         with self._transaction() as changed:
             self._db.execute(
-                "UPDATE message SET flags = ? WHERE mailbox = ? AND uid = ?",
+                "UPDATE mailbox SET modseq = modseq + 1 WHERE id = ?",
+                (mailbox,),
+            )
+            self._db.execute(
+                "UPDATE message SET flags = ?, modseq = (SELECT modseq FROM mailbox WHERE id = ?2)"
+                " WHERE mailbox = ?2 AND uid = ?3",
                 (" ".join(sorted(flags)), mailbox, uid),
             )
             changed.add(mailbox)
 
     def claim_recent(self, mailbox: int) -> frozenset[int]:
         """The UIDs no client has been told of yet; from now on one has."""
-        uids = frozenset(
-            row[0]
-            for row in self._db.execute(
-                "SELECT uid FROM message WHERE mailbox = ? AND recent", (mailbox,)
-            )
-        )
+        rows = self._rows("SELECT uid FROM message WHERE mailbox = ? AND recent", mailbox)
+        uids = frozenset(uid for (uid,) in rows)
         if uids:
             with self._transaction():
                 self._db.execute(
@@ -373,15 +471,42 @@ class Store:
                 "DELETE FROM message WHERE mailbox = ? AND uid = ?",
                 [(mailbox, uid) for uid in uids],
             )
+            self._removed_from(mailbox)
             self._forget(contents)
             changed.add(mailbox)
 
-    # -- inside a transaction
+    # -- reading and writing
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        """The rows a query finds. Raises `StoreError`."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except _REFUSED as error:
+            raise StoreError(f"The mail store could not be read: {error}.") from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is done to the store inside is one change: all of it or, where it fails, none.
+
+        Between its beginning and its end nobody else may come to use the store: it must not be
+        kept open over an `await` that waits.
+        """
+        with self._transaction():
+            yield
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[set[int]]:
-        """All or nothing, on disk when it ends; watchers hear of the mailboxes added to the set."""
-        changed: set[int] = set()
+        """All or nothing, on disk when it ends; watchers hear of the mailboxes added to the set.
+
+        Inside another transaction it is a part of that one.
+        """
+        if self._changing is not None:
+            try:
+                yield self._changing
+            except _REFUSED as error:
+                raise StoreError(f"The mail store could not be written: {error}.") from error
+            return
+        changed = self._changing = set()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield changed
@@ -389,9 +514,11 @@ class Store:
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, _REFUSED):
                 raise StoreError(f"The mail store could not be written: {error}.") from error
             raise
+        finally:
+            self._changing = None
         for mailbox in changed:
             for watcher in tuple(self._watchers):
                 watcher(mailbox)
@@ -410,13 +537,19 @@ class Store:
             self._db.execute(
                 "UPDATE mailbox SET uidvalidity = id WHERE id = ?", (cursor.lastrowid,)
             )
+            if name == "INBOX":
+                self._subscribe(account, name)
             return int(cursor.lastrowid or 0)
         return int(row[0])
 
+    def _subscribe(self, account: str, name: str) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO subscription VALUES (?, ?)", (account.casefold(), name)
+        )
+
     def _new_content(self, octets: bytes, envelope: Envelope | None) -> int:
         cursor = self._db.execute(
-            "INSERT INTO content (reverse_path, recipients, crlf_size, octets)"
-            " VALUES (?, ?, ?, ?)",
+            "INSERT INTO content (reverse_path, recipients, crlf_size, octets) VALUES (?, ?, ?, ?)",
             (
                 envelope.reverse_path if envelope else None,
                 json.dumps(envelope.recipients if envelope else ()),
@@ -430,16 +563,25 @@ class Store:
         self, mailbox: int, content: int, size: int, received: datetime, flags: frozenset[str]
     ) -> int:
         row = self._db.execute(
-            "UPDATE mailbox SET uidnext = uidnext + 1 WHERE id = ? RETURNING uidnext - 1",
+            "UPDATE mailbox SET uidnext = uidnext + 1, modseq = modseq + 1 WHERE id = ?"
+            " RETURNING uidnext - 1, modseq",
             (mailbox,),
         ).fetchone()
         if row is None:
             raise NoSuchMailbox("That mailbox has been removed.")
+        uid, modseq = row
+        at, text = received.timestamp(), " ".join(sorted(flags))
         self._db.execute(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, 1)",
-            (mailbox, row[0], content, size, received.timestamp(), " ".join(sorted(flags))),
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+            (mailbox, uid, content, size, at, text, modseq),
         )
-        return int(row[0])
+        return int(uid)
+
+    def _removed_from(self, mailbox: int) -> None:
+        """Note that messages were removed from a mailbox."""
+        self._db.execute(
+            "UPDATE mailbox SET modseq = modseq + 1, removal = modseq + 1 WHERE id = ?", (mailbox,)
+        )
 
     def _forget(self, contents: Iterable[int]) -> None:
         """Remove content that no message refers to any more."""
@@ -456,11 +598,8 @@ def _crlf_size(octets: bytes) -> int:
     return len(octets) + bare + (2 if octets and not octets.endswith(b"\n") else 0)
 
 
-def _mailbox(row: tuple[int, str, str, int, int, int]) -> MailboxRow:
-    return MailboxRow(row[0], row[1], row[2], row[3], row[4], bool(row[5]))
-
-
 def _message(row: tuple[int, int, int, float, str, int]) -> MessageRow:
     uid, content, size, received, flags, recent = row
-    when = datetime.fromtimestamp(received, UTC)
+    # Not `fromtimestamp`: on Windows that knows no date before 1970.
+    when = _EPOCH + timedelta(seconds=received)
     return MessageRow(uid, content, size, when, frozenset(flags.split()), bool(recent))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Side = Literal["C", "S"]
@@ -108,8 +109,8 @@ class Session:
     @property
     def round_trips(self) -> int:
         """How often the client spoke and then waited for the server's answer."""
-        turns = [line.who for line in self.lines]
-        return sum(a == "C" and b == "S" for a, b in zip(turns, turns[1:], strict=False))
+        turns = pairwise(line.who for line in self.lines)
+        return sum(turn == ("C", "S") for turn in turns)
 
     def octets(self, who: Side | None = None) -> int:
         """Octets on the wire, of one side or of both; TLS counted as it travelled."""
@@ -166,7 +167,7 @@ def readable(data: bytes) -> str:
 
 def stable(text: str) -> str:
     """The text with dates, random boundaries and the like replaced by what never changes."""
-    return "".join(piece.stable for piece in _machine_made(text))
+    return "".join(piece.stable for piece in machine_made(text))
 
 
 def _masked(line: Line) -> bytes:
@@ -230,7 +231,7 @@ def _pieces(session: Session, line: Line, tags: dict[str, str], reveal: bool) ->
         return _command(session.protocol, text, tags)
     if line.kind == "reply":
         return _reply(session.protocol, text, tags)
-    return _machine_made(text)
+    return machine_made(text)
 
 
 def _command(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[Piece, ...]:
@@ -255,11 +256,11 @@ def _command(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[P
 def _reply(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[Piece, ...]:
     first, gap, rest = text.partition(" ")
     if protocol == "IMAP" and first in tags:
-        return (Piece(first, tags[first]), Piece(gap, gap), *_machine_made(rest))
-    return _machine_made(text)
+        return (Piece(first, tags[first]), Piece(gap, gap), *machine_made(rest))
+    return machine_made(text)
 
 
-def _machine_made(text: str) -> tuple[Piece, ...]:
+def machine_made(text: str) -> tuple[Piece, ...]:
     """Cut out dates, random boundaries and the like, each with a form that stays the same."""
     pieces, end = [], 0
     for match in _MACHINE.finditer(text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,4 +18,4 @@ class Clock:
 
     def now(self) -> datetime:
         """The date and time in UTC."""
-        return (self.start + timedelta(seconds=self.seconds())).astimezone(timezone.utc)
+        return (self.start + timedelta(seconds=self.seconds())).astimezone(UTC)

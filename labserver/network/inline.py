@@ -20,33 +20,42 @@ import imaplib
 import io
 import itertools
 import poplib
-import signal
 import smtplib
 import socket
 import ssl
+import sys
 import threading
 import weakref
 from asyncio import events
 from asyncio.tasks import _enter_task, _leave_task  # documented in "Extending asyncio"
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from labserver import tls
-from labserver.network import Abilities, Address, Listener, Network, NetworkError, loopback
+from labserver.network import (
+    Abilities,
+    Address,
+    Listener,
+    Network,
+    NetworkError,
+    interrupts,
+    loopback,
+)
 from labserver.network.clock import Clock
 from labserver.network.recorder import Service, Wire
 
 T = TypeVar("T")
 
-START = datetime(2026, 1, 5, 9, 0, tzinfo=timezone.utc)
+START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 """When virtual time begins: always the same, so that the same dialogue gives the same octets."""
 
 _NAMES = ("127.0.0.1", "localhost", "")
 _CLIENT_NAME = "client.example"
 _PIECE = 64 * 1024
 _HIGH_WATER = 256 * 1024
+_CANCELLED_KEPT = 100
 _LONGEST_WAIT = 30 * 24 * 3600.0
 """Seconds of virtual time after which a client that waits without a timeout gives up."""
 
@@ -67,7 +76,7 @@ class InlineLoop(asyncio.BaseEventLoop):
         self._clock_resolution = 1e-9
         self._seconds = 0.0
         self._ready: deque[asyncio.Handle]
-        self._scheduled: list[asyncio.TimerHandle]
+        self._scheduled: list[Any]  # of asyncio.TimerHandle
 
     def time(self) -> float:
         return self._seconds
@@ -81,9 +90,9 @@ class InlineLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass  # nobody sleeps in a select that would need waking
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """There are no threads: the work is done at once."""
-        future: asyncio.Future[T] = self.create_future()
+        future = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:  # handed to whoever awaits it
@@ -94,7 +103,8 @@ class InlineLoop(asyncio.BaseEventLoop):
 
     def pump(self) -> None:
         """Run until nothing is left to do at this point in time."""
-        with _interrupts_deferred(), self._entered():
+        # An interrupt in the middle of a callback would lose the others.
+        with interrupts.deferred(), self._entered():
             self._take_due()
             while self._ready:
                 handle = self._ready.popleft()
@@ -122,6 +132,13 @@ class InlineLoop(asyncio.BaseEventLoop):
         return self._scheduled[0].when() if self._scheduled else None
 
     def _drop_cancelled(self) -> None:
+        if self._timer_cancelled_count > max(_CANCELLED_KEPT, len(self._scheduled) // 2):
+            # While the clock stands still they pile up behind a timer that is still waited for.
+            for handle in self._scheduled:
+                handle._scheduled = not handle.cancelled()
+            self._scheduled = [handle for handle in self._scheduled if handle._scheduled]
+            heapq.heapify(self._scheduled)
+            self._timer_cancelled_count = 0
         while self._scheduled and self._scheduled[0].cancelled():
             self._timer_cancelled_count = max(0, self._timer_cancelled_count - 1)
             heapq.heappop(self._scheduled)._scheduled = False
@@ -150,23 +167,6 @@ class InlineLoop(asyncio.BaseEventLoop):
             events._set_running_loop(outer)
             if outer is not None and task is not None:
                 _enter_task(outer, task)
-
-
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C waits until the block is over: in the middle of a callback it would lose others."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    came: list[Any] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if came:
-            previous(*came[0])
 
 
 class _InlineTransport(asyncio.Transport):
@@ -289,11 +289,12 @@ class InlineSocket:
         self._timeout: float | None = None
         self._closed = False
         self._handles = 0
-        self.peer, self.name = peer, Address("127.0.0.1", next(_numbers))
-        protocol = factory()
-        self._end = _InlineTransport(self._loop, protocol, self)
-        self._loop.call_soon(protocol.connection_made, self._end)
-        self._loop.pump()
+        self.peer, self.name = peer, Address(loopback.HOST, next(_client_ports))
+        with interrupts.deferred():
+            protocol = factory()
+            self._end = _InlineTransport(self._loop, protocol, self)
+            self._loop.call_soon(protocol.connection_made, self._end)
+            self._loop.pump()
 
     def settimeout(self, value: float | None) -> None:
         self._timeout = value
@@ -344,9 +345,7 @@ class InlineSocket:
                 self._loop.pump()
                 if not end.unread and not end.ended:
                     raise BlockingIOError(errno.EAGAIN, "Nothing has arrived yet.")
-            elif not self._loop.pump_until(
-                lambda: bool(end.unread) or end.ended, self._timeout
-            ):
+            elif not self._loop.pump_until(lambda: bool(end.unread) or end.ended, self._timeout):
                 raise TimeoutError("timed out: the server has nothing to say")
         return end.read(bufsize, keep=bool(flags & getattr(socket, "MSG_PEEK", 2)))
 
@@ -396,7 +395,7 @@ class InlineSocket:
     def __del__(self) -> None:
         # A forgotten real socket is closed by the garbage collector; this one must not pump
         # from there, so the server hears of it the next time somebody talks.
-        if not getattr(self, "_closed", True) and not self._loop.is_closed():
+        if hasattr(self, "_end") and not self._closed and not self._loop.is_closed():
             self._end.vanish()
 
 
@@ -527,7 +526,7 @@ class InlineTlsSocket:
 
 class _InlineListener(Listener):
     def __init__(self, network: InlineNetwork, service: Service, port: int) -> None:
-        self.address = Address("127.0.0.1", port)
+        self.address = Address(loopback.HOST, port)
         self.service = service
         self.wires: set[Wire] = set()
         self._network = weakref.ref(network)
@@ -537,17 +536,21 @@ class _InlineListener(Listener):
         if network is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "That network is gone.")
         network.own_thread()
-        sock = InlineSocket(
-            network, lambda: Wire(self.service, self.wires, _no_news), self.address
-        )
+        sock = InlineSocket(network, lambda: Wire(self.service, self.wires, _no_news), self.address)
         sock.settimeout(timeout)
         return sock
 
     def close(self) -> None:
-        _listeners.pop(self.address.port, None)
+        # Another lab may have been given this port since.
+        if _listeners.get(self.address.port) is self:
+            del _listeners[self.address.port]
+        network = self._network()
+        if network is not None:
+            network.forget(self)
         for wire in tuple(self.wires):
             wire.abort()
-        if not _listeners:
+        if not _listeners and sys.platform != "emscripten":
+            # A browser has no real network to go back to: there a closed lab just refuses.
             _leave_modules()
 
 
@@ -556,7 +559,13 @@ def _no_news() -> None:
 
 
 _listeners: dict[int, _InlineListener] = {}
-_numbers = itertools.count(49152)
+# Below what systems give out by themselves, so that no real listener gets the same number.
+_server_ports = itertools.cycle(range(20_000, 30_000))
+_client_ports = itertools.cycle(range(49_152, 65_536))
+
+
+def _taken(port: int) -> bool:
+    return port in _listeners or loopback.listens(loopback.HOST, port)
 
 
 class _SocketModule:
@@ -606,7 +615,7 @@ def _enter_modules() -> None:
     for module in _CLIENTS:
         module.socket = _SocketModule()
     if _wrap_socket is not None:
-        ssl.SSLContext.wrap_socket = _wrap_any  # type: ignore[method-assign, assignment]
+        ssl.SSLContext.wrap_socket = _wrap_any  # type: ignore[method-assign]
 
 
 def _leave_modules() -> None:
@@ -641,17 +650,23 @@ class InlineNetwork(Network):
 
     def listen(self, service: Service, port: int = 0) -> Listener:
         self.own_thread()
-        if port in _listeners:
+        if _taken(port):
             raise NetworkError(
                 f"Port {port} ({service.name}) is in use by another lab; close that one first."
             )
         if not 0 <= port <= 65535:
             raise NetworkError(f"{port} is not a port; give one from 0 to 65535.")
-        listener = _InlineListener(self, service, port or next(_numbers))
-        self._mine.add(listener)
-        _listeners[listener.address.port] = listener
-        _enter_modules()
+        with interrupts.deferred():
+            port = port or next(free for free in _server_ports if not _taken(free))
+            listener = _InlineListener(self, service, port)
+            self._mine.add(listener)
+            _listeners[port] = listener
+            _enter_modules()
         return listener
+
+    def forget(self, listener: _InlineListener) -> None:
+        """That listener is closed."""
+        self._mine.discard(listener)
 
     def connect(self, address: tuple[str, int], timeout: float | None = 10.0) -> Any:
         return _SocketModule.create_connection(address, timeout)
@@ -662,7 +677,7 @@ class InlineNetwork(Network):
             return function()
         if self.loop.is_closed():
             raise NetworkError("This network is closed; make a new lab.")
-        with _interrupts_deferred(), self.loop._entered():
+        with interrupts.deferred(), self.loop._entered():
             result = function()
         self.loop.pump()
         return result
@@ -680,11 +695,11 @@ class InlineNetwork(Network):
 def _shut(loop: InlineLoop, listeners: set[_InlineListener]) -> None:
     if loop.is_closed():
         return
-    for listener in tuple(listeners):
-        listener.close()
-        listeners.discard(listener)
-    loop.pump()
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-    loop.pump()
-    loop.close()
+    with interrupts.deferred():
+        for listener in tuple(listeners):
+            listener.close()
+        loop.pump()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.pump()
+        loop.close()

@@ -8,13 +8,13 @@ import errno
 import socket
 import threading
 import weakref
-from collections.abc import Callable
-from concurrent.futures import Future
-from datetime import datetime, timezone
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from labserver import tls
-from labserver.network import Abilities, Address, Listener, Network, NetworkError
+from labserver.network import Abilities, Address, Listener, Network, NetworkError, interrupts
 from labserver.network.clock import Clock
 from labserver.network.recorder import Service, Wire
 
@@ -25,7 +25,7 @@ _CALM_TURNS = 8
 _MOST_TURNS = 5000
 _GRACE_SECONDS = 0.001
 _CLOSE_SECONDS = 10.0
-
+_LOOK_SECONDS = 1.0
 
 _ports: set[int] = set()
 
@@ -43,19 +43,20 @@ class _Engine:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._serve, name="labserver", daemon=True)
         self.listeners: set[_TcpListener] = set()
+        self._over = asyncio.Event()
         self.events = 0
         """Counts everything that happens on a connection."""
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            self.loop.run_until_complete(self._live())
         finally:
-            self.loop.run_until_complete(self._finish())
             asyncio.set_event_loop(None)
             self.loop.close()
 
-    async def _finish(self) -> None:
+    async def _live(self) -> None:
+        await self._over.wait()
         for listener in tuple(self.listeners):
             listener.close()
         # Sockets close in the loop's next turns, and servers end when they hear of it.
@@ -70,13 +71,12 @@ class _Engine:
         self.events += 1
 
     def stop(self) -> None:
-        """End the thread, from any thread; wait for it unless it is this one."""
+        """End the thread, from any thread; wait for it unless it is this one. May be repeated."""
         if self.thread.ident is None:
-            # An interrupt came before the thread could start.
-            self.loop.close()
+            self.loop.close()  # it never started
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._over.set)
         if self.thread is not threading.current_thread():
             self.thread.join(_CLOSE_SECONDS)
 
@@ -110,9 +110,10 @@ class LoopbackNetwork(Network):
         self._engine = engine
         zero = engine.loop.time()
         loop_time = engine.loop.time
-        self.clock = Clock(datetime.now(timezone.utc), lambda: loop_time() - zero)
+        self.clock = Clock(datetime.now(UTC), lambda: loop_time() - zero)
         self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
-        engine.thread.start()
+        with interrupts.deferred():
+            engine.thread.start()
 
     def listen(self, service: Service, port: int = 0) -> Listener:
         return self._wait(self._listen(self._engine, service, port))
@@ -146,13 +147,22 @@ class LoopbackNetwork(Network):
             return function()
         return self._wait(_call(function))
 
-    def _wait(self, work: Any) -> Any:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._engine.loop)
+            future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._engine.loop)
         except RuntimeError as error:
             work.close()
             raise NetworkError("This network is closed; make a new lab.") from error
-        return future.result()
+        while True:
+            try:
+                return future.result(_LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise  # it is the work's own
+                if not self._engine.thread.is_alive():
+                    raise NetworkError("This network was closed meanwhile.") from None
+            except CancelledError:
+                raise NetworkError("This network was closed meanwhile.") from None
 
     def settle(self) -> None:
         if threading.current_thread() is not self._engine.thread:
@@ -171,8 +181,8 @@ class LoopbackNetwork(Network):
             turns += 1
 
     def close(self) -> None:
-        # The finalizer goes last: after an interrupt it, or a second call, does the rest.
-        self._engine.stop()
+        with interrupts.deferred():
+            self._engine.stop()
         self._stop.detach()
 
 

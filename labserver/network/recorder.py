@@ -299,9 +299,7 @@ class Wire(asyncio.Transport, asyncio.Protocol):
     # asyncio asks this of a transport before it lays TLS over it.
     _start_tls_compatible = True
 
-    def __init__(
-        self, service: Service, open_wires: set[Wire], active: Callable[[], None]
-    ) -> None:
+    def __init__(self, service: Service, open_wires: set[Wire], active: Callable[[], None]) -> None:
         super().__init__()
         self.service, self.recorder = service, cast(Recorder, None)
         self._open, self._active = open_wires, active
@@ -340,9 +338,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         if isinstance(above, asyncio.BufferedProtocol):
             left = memoryview(data)
             while left:
-                buffer = above.get_buffer(len(left))
+                buffer = memoryview(above.get_buffer(len(left)))
                 taken = min(len(buffer), len(left))
-                cast(Any, buffer)[:taken] = left[:taken]
+                buffer[:taken] = left[:taken]
                 above.buffer_updated(taken)
                 left = left[taken:]
         else:
@@ -480,7 +478,7 @@ class Connection(asyncio.Transport, asyncio.Protocol):
             self._recorder.tls_failed(error)
             self._wire.abort()
             raise
-        self._below = cast(asyncio.Transport, below)
+        self._below = below
         self.tls = True
         version = below.get_extra_info("ssl_object").version()
         self._recorder.tls = version or ""

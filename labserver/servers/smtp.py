@@ -139,18 +139,17 @@ class SmtpServer:
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(
-        self, server: SMTP, session: SmtpSession, envelope: SmtpEnvelope
-    ) -> str:
+    async def handle_DATA(self, server: SMTP, session: SmtpSession, envelope: SmtpEnvelope) -> str:
         reverse_path = envelope.mail_from or ""
         if reverse_path == _NULL_PATH:
             reverse_path = ""
         content = envelope.original_content
         assert content is not None
         received = self._clock.now()
+        peer: Any = session.peer
         trace = (
             f"Return-Path: <{reverse_path}>\r\n"
-            f"Received: from {_host_name(session)} ([{session.peer[0]}])\r\n"
+            f"Received: from {_host_name(session)} ([{peer[0]}])\r\n"
             f" by {self.hostname} with {_with(session)};\r\n"
             f" {format_datetime(received)}\r\n"
         )
@@ -241,7 +240,8 @@ class _SmtpConnection(SMTP):
 
     def _under_tls(self) -> None:
         """Tell aiosmtpd that TLS is on: it then offers AUTH, and STARTTLS no more."""
-        assert self.transport is not None and self.session is not None
+        assert self.transport is not None
+        assert self.session is not None
         tls: Any = self.transport.get_extra_info("ssl_object")
         self._tls_protocol = tls
         self.session.ssl = {"ssl_object": tls}
@@ -251,7 +251,7 @@ class _SmtpConnection(SMTP):
         self._writer.write(b"421 4.4.2 You have been silent for too long, goodbye\r\n")
         self.transport.close()
 
-    async def push(self, status: str | bytes) -> None:
+    async def push(self, status: Any) -> None:
         """Send a reply line, with an enhanced status code where RFC 2034 wants one."""
         if isinstance(status, str) and not self._naming and not _OWN_CODE.match(status):
             assert self.session is not None
@@ -294,7 +294,7 @@ class _SmtpConnection(SMTP):
                 await transport.start_tls(self.tls_context)
             except (OSError, ssl.SSLError):
                 return  # the transport is closed and has noted why
-            self._set_rset_state()
+            self._set_rset_state()  # type: ignore[no-untyped-call]
             peer = self.session.peer if self.session else None
             self.session = self._create_session()
             self.session.peer = peer

@@ -1,0 +1,7 @@
+"""`python -m labserver`."""
+
+import sys
+
+from labserver.cli import main
+
+sys.exit(main())
