@@ -1,0 +1,27 @@
+"""Repairs to what Jupyter Book 1 and its theme put into a page. Each says what it mends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def _drop_thebe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Jupyter Book adds thebe's scripts, twice, and its style sheet even when thebe is off."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [asset for asset in context.get(kind, []) if not _is_thebe(asset)]
+
+
+def _is_thebe(asset: Any) -> bool:
+    name = str(getattr(asset, "filename", asset) or "")
+    body = str(getattr(asset, "attributes", {}).get("body", "") or "")
+    return "thebe" in name or "THEBE_JS_URL" in body
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("html-page-context", _drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
