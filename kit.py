@@ -1,0 +1,395 @@
+"""The one command of the Mail Lab: it makes `.venv`, installs what is needed there, and runs.
+
+    python3 kit.py              opens JupyterLab on the first lesson
+    python3 kit.py test         runs every check that this machine can run (tests/checks.py)
+    python3 kit.py book         builds the book to _build/html (book/build.py)
+    python3 kit.py notebooks    runs the lessons anew and stores their outputs
+    python3 kit.py bench        runs the benchmarks
+    python3 kit.py setup        only prepares .venv
+
+Standard library only, and nothing that one operating system alone has. Even Python 2.7 can parse
+this file, to say plainly that it is too old: hence no f-strings, annotations or `raise from`.
+"""
+
+from __future__ import print_function
+
+import sys
+
+OLDEST, NEWEST = (3, 11), (3, 13)  # the Pythons that the lab is tested with
+
+if sys.version_info < OLDEST:
+    sentence = (
+        "kit.py: the Mail Lab needs Python {}.{} or newer and this is Python {}.{}; install a new "
+        "one from https://www.python.org/downloads/ and run kit.py with that one."
+    )
+    sys.exit(sentence.format(*(OLDEST + tuple(sys.version_info[:2]))))
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+LESSONS = ROOT / "notebooks"
+WINDOWS = os.name == "nt"
+THIS_PYTHON = "{}.{}".format(*sys.version_info[:2])
+
+# The requirement files, each with those that it brings along.
+READER, TESTS, DEVELOPER = "requirements.txt", "requirements-test.txt", "requirements-dev.txt"
+BRINGS = {READER: [READER], TESTS: [TESTS], DEVELOPER: [DEVELOPER, READER, TESTS]}
+
+# Settings of the user's own that would change what runs inside `.venv`.
+FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "PYTEST", "MPL", "MYPY", "RUFF", "VIRTUAL_ENV")
+FOREIGN += ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "__PYVENV_LAUNCHER__")
+
+# Signs in the output of venv and pip, and what to do about each.
+REMEDIES = (
+    (
+        "No space left|Errno 28|not enough space",
+        "the disk is full: free two gigabytes and try again",
+    ),
+    (
+        "Permission denied|Errno 13|Access is denied|Read-only file system",
+        "this folder cannot be written to: copy the project to one of your own and try again",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError",
+        "the package index's certificate is not trusted here: behind an organisation's proxy, set "
+        "PIP_CERT to that organisation's certificate file and try again",
+    ),
+    (
+        "NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError|ProxyError"
+        "|Temporary failure in name resolution|Network is unreachable|Connection refused"
+        "|getaddrinfo failed|from versions: none",
+        "the package index cannot be reached: connect this machine to the Internet, or set "
+        "PIP_INDEX_URL to an index that it reaches, and try again",
+    ),
+)
+
+
+class Problem(Exception):
+    """What went wrong and what to do about it, in one sentence; `code` is the exit code."""
+
+    def __init__(self, sentence, code=1):
+        Exception.__init__(self, sentence)
+        self.code = code
+
+
+def remedy(output):
+    """What to do about the failure that `output` tells of, or None when it is not a known one."""
+    return next((advice for signs, advice in REMEDIES if re.search(signs, output)), None)
+
+
+# --- running other programs ---------------------------------------------------------------------
+
+RUNNING = set()  # the children that must not outlive this process
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def python_in(folder):
+    return folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+
+def environment(folder, **changes):
+    """The user's environment without what would disturb `folder`'s Python, and with `changes`.
+
+    What Jupyter, IPython and matplotlib keep goes into `folder`, not into the user's home: no
+    kernel, start-up file or style of the user's changes a lesson, and no lesson changes theirs.
+    A change to None removes the variable.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(FOREIGN)}
+    path = str(python_in(folder).parent) + os.pathsep + os.environ.get("PATH", os.defpath)
+    kept.update(VIRTUAL_ENV=str(folder), PATH=path, PYTHONUTF8="1", PIP_USER="0")
+    for owner in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
+        kept[owner] = str(folder / "state" / owner.lower())
+    kept.update(changes)
+    return {k: v for k, v in kept.items() if v is not None}
+
+
+def start(command, env, **streams):
+    process = subprocess.Popen([str(c) for c in command], cwd=str(ROOT), env=env, **streams)
+    RUNNING.add(process)
+    return process
+
+
+def run(command, env):
+    """Run a program in the foreground, with this terminal as its own; return its exit code."""
+    process = start(command, env)
+    code = process.wait()
+    RUNNING.discard(process)
+    return code
+
+
+def watch(label, command, env):
+    """Run a quiet program while showing for how long; return its exit code and its output."""
+    on_terminal = sys.stdout.isatty()
+    started = time.monotonic()
+    print(label + " ...", end="" if on_terminal else "\n", flush=True)
+    with tempfile.TemporaryFile() as output:
+        process = start(command, env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        while process.poll() is None:
+            try:
+                process.wait(timeout=1 if on_terminal else 20)
+            except subprocess.TimeoutExpired:
+                line = "\r{} ... {:.0f} s" if on_terminal else "  ... {1:.0f} s\n"
+                print(line.format(label, time.monotonic() - started), end="", flush=True)
+        RUNNING.discard(process)
+        print("\n" if on_terminal else "", end="", flush=True)
+        output.seek(0)
+        return process.returncode, output.read().decode("utf-8", "replace")
+
+
+def end(process):
+    """End a child that may be ending already: a terminal sends Ctrl-C to children as well."""
+    for ask in (lambda: None, process.terminate, process.kill):
+        ask()
+        try:
+            process.wait(timeout=4)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    RUNNING.discard(process)
+
+
+# --- the virtual environments -------------------------------------------------------------------
+
+
+def prepare(requirements, folder=VENV, interpreter=None, version=THIS_PYTHON):
+    """Make `folder` a working virtual environment in which `requirements` are installed.
+
+    It touches nothing, and needs no network, when that is so already. A broken one, or one for
+    another Python or another place, is made anew.
+    """
+    stamp = read_stamp(folder)
+    usable = works(folder, version) and stamp.get("folder", str(folder)) == str(folder)
+    if usable and stamp.get(requirements) == fingerprint(requirements):
+        return
+    if not usable:
+        make_venv(folder, interpreter, version)
+    code, output = install(requirements, folder)
+    if code and usable and not remedy(output):
+        make_venv(folder, interpreter, version)
+        code, output = install(requirements, folder)
+    if code:
+        log = folder / "pip.log"
+        log.write_text(output, encoding="utf-8")
+        reason = remedy(output) or "pip could not install {}".format(requirements)
+        raise Problem("{} (what pip said: {}).".format(reason, log.relative_to(ROOT).as_posix()))
+    settle(folder)
+    stamp = {name: fingerprint(name) for name in BRINGS[requirements]}
+    stamp["folder"] = str(folder)
+    (folder / "kit-stamp.json").write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+
+
+def read_stamp(folder):
+    """The place that `folder` was made for, and a fingerprint of what was installed in it."""
+    try:
+        return json.loads((folder / "kit-stamp.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def fingerprint(requirements):
+    """A hash of all that decides what `requirements` installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+    for name in BRINGS[requirements] + ["constraints.txt"]:
+        parts.append((ROOT / name).read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def works(folder, version):
+    """Whether `folder` is a virtual environment of that Python, and Python and pip run in it."""
+    tell = "import pip, sys; print(sys.prefix != sys.base_prefix, '%d.%d' % sys.version_info[:2])"
+    probe = [str(python_in(folder)), "-c", tell]
+    try:
+        done = subprocess.run(probe, env=environment(folder), capture_output=True, encoding="utf-8")
+    except OSError:
+        return False
+    return done.stdout.split() == ["True", version]
+
+
+def make_venv(folder, interpreter, version):
+    if interpreter is None:  # this Python, or, when it is inside a virtual environment, its origin
+        interpreter = getattr(sys, "_base_executable", None) or sys.executable
+        if importlib.util.find_spec("ensurepip") is None:
+            raise Problem(
+                "this Python cannot make virtual environments: on Debian or Ubuntu run "
+                "`sudo apt install python3-venv`, then try again."
+            )
+    if os.path.lexists(str(folder)):
+        say("The {} that is here is broken or of another Python or place.".format(folder.name))
+        shutil.rmtree(str(folder)) if is_real_folder(folder) else folder.unlink()
+    make = [interpreter, "-m", "venv", "--without-pip", folder]
+    add_pip = [python_in(folder), "-Im", "ensurepip", "--upgrade", "--default-pip"]
+    making = "Making {} with Python {}".format(folder.name, version)
+    # two steps, because `venv` hides why it could not bring pip along
+    for label, command in ((making, make), ("Adding pip to it", add_pip)):
+        code, output = watch(label, command, environment(folder))
+        if code:
+            last = output.strip().splitlines()[-1:] or ["no reason was given"]
+            reason = remedy(output) or "the virtual environment could not be made: " + last[0]
+            raise Problem("{}.".format(reason.rstrip(".")))
+
+
+def is_real_folder(path):
+    return path.is_dir() and not path.is_symlink()
+
+
+def install(requirements, folder):
+    command = [python_in(folder), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+    command += ["--disable-pip-version-check", "--no-warn-script-location", "-r", requirements]
+    label = "Installing {} into {} (a minute or two)".format(requirements, folder.name)
+    return watch(label, command, environment(folder))
+
+
+def settle(folder):
+    """Let JupyterLab ask no website for news, and the first plot not wait for a list of fonts."""
+    settings = folder / "share" / "jupyter" / "lab" / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    overrides = json.dumps({"@jupyterlab/apputils-extension:notification": quiet})
+    (settings / "overrides.json").write_text(overrides, encoding="utf-8")
+    fonts = [python_in(folder), "-c", "import matplotlib.font_manager"]
+    watch("Preparing the plots", fonts, environment(folder))
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def lab(options):
+    """Open JupyterLab on the first lesson."""
+    prepare(READER)
+    command = [python_in(VENV), "-m", "jupyterlab", "--ServerApp.root_dir={}".format(ROOT)]
+    command += ["--LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb"]
+    command += ["--LabApp.extension_manager=readonly", "--ServerApp.answer_yes=True"]
+    command += ["--MappingKernelManager.transport_encryption=auto"]  # else each kernel warns
+    command += ["--ServerApp.allow_root=True", "--ServerApp.log_level=WARN"]
+    command += ["--no-browser"] if options.no_browser else []
+    say("Opening JupyterLab on the first lesson. Ctrl-C in this window ends it.")
+    return run(command, environment(VENV))
+
+
+def test(options):
+    """Run every check that this machine can run."""
+    prepare(DEVELOPER)
+    flags = [flag for flag in ("--quick", "--all") if getattr(options, flag[2:])]
+    return run([python_in(VENV), "-m", "tests.checks"] + flags, environment(VENV))
+
+
+def book(options):
+    """Build the whole site to _build/html."""
+    prepare(DEVELOPER)
+    flags = ["--serve"] if options.serve else []
+    return run([python_in(VENV), "-m", "book.build"] + flags, environment(VENV))
+
+
+def notebooks(options):
+    """Run the lessons anew and store their outputs in normal form."""
+    prepare(DEVELOPER)
+    for name in options.lesson or sorted(path.stem for path in LESSONS.glob("*.ipynb")):
+        store_lesson(LESSONS / (name + ".ipynb"))
+    return 0
+
+
+def store_lesson(lesson):
+    if not lesson.exists():
+        raise Problem("there is no lesson notebooks/{}.".format(lesson.name), code=2)
+    execute = [python_in(VENV), "-m", "nbconvert", "--to=notebook", "--execute", lesson]
+    execute += ["--ExecutePreprocessor.kernel_name=python3", "--ExecutePreprocessor.timeout=120"]
+    env = environment(VENV, LABSERVER_NETWORK=None)
+    with tempfile.TemporaryDirectory() as folder:
+        label = "Running notebooks/" + lesson.name
+        code, output = watch(label, execute + ["--output-dir=" + folder], env)
+        if code:
+            print(output[output.find("An error occurred") :], file=sys.stderr)
+            raise Problem("{} fails as shown above; nothing was stored.".format(lesson.name))
+        ran = os.path.join(folder, lesson.name)
+        run([python_in(VENV), "-m", "tests.normal_form", ran, lesson], env)
+
+
+def bench(options):
+    """Run the benchmarks and print their table."""
+    script = ROOT / "benchmarks" / "bench.py"
+    if not script.exists():
+        raise Problem("there is no benchmarks/bench.py here, so there is nothing to measure.")
+    prepare(DEVELOPER)
+    return run([python_in(VENV), script], environment(VENV))
+
+
+def setup(options):
+    """Only prepare .venv."""
+    prepare(READER)
+    say("Ready: `python3 kit.py` opens the first lesson.")
+    return 0
+
+
+COMMANDS = {c.__name__: c for c in (lab, test, book, notebooks, bench, setup)}
+
+
+class Arguments(argparse.ArgumentParser):
+    def error(self, message):
+        raise Problem("{}; see `python3 kit.py --help`.".format(message), code=2)
+
+
+def read_arguments(arguments):
+    parser = Arguments(prog="kit.py", description="Without a command it does what lab does.")
+    parsers = parser.add_subparsers(dest="command", metavar="command")
+    added = {name: parsers.add_parser(name, help=c.__doc__) for name, c in COMMANDS.items()}
+    added["lab"].add_argument("--no-browser", action="store_true", help="only print the address")
+    which = added["test"].add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="only what takes seconds")
+    which.add_argument("--all", action="store_true", help="a left-out check is a failure")
+    added["book"].add_argument("--serve", action="store_true", help="show it in the browser")
+    added["notebooks"].add_argument("lesson", nargs="*", help="only these, e.g. 00-start-here")
+    if not arguments or arguments[0] == "--no-browser":
+        arguments = ["lab"] + arguments
+    return parser.parse_args(arguments)
+
+
+def guard(action):
+    """Do `action` and return its exit code; say in one sentence on stderr why it failed."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal may lack a letter that a test prints
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        try:
+            return action()
+        finally:
+            for process in list(RUNNING):
+                end(process)
+    except Problem as problem:
+        print("kit.py: {}".format(problem), file=sys.stderr)
+        return problem.code
+    except OSError as error:
+        print("kit.py: {}.".format(remedy(str(error)) or error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kit.py: stopped.", file=sys.stderr)
+        return 130
+
+
+def main():
+    if sys.version_info[:2] > NEWEST:
+        notice = "kit.py: Python {} is newer than the {}.{} that the lab is tested with."
+        say(notice.format(THIS_PYTHON, *NEWEST))
+    options = read_arguments(sys.argv[1:])
+    return COMMANDS[options.command](options)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

@@ -1,0 +1,99 @@
+"""What `kit.py test` counts and says at its end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import kit
+from tests import checks
+from tests.checks import Check, Outcome
+
+SUITE = """import pytest
+def test_good(): pass
+def test_bad(): assert False
+@pytest.fixture
+def broken(): raise ValueError
+def test_error(broken): pass
+@pytest.mark.skip(reason="swaks is not installed")
+def test_left_out(): pass
+@pytest.mark.xfail
+def test_known(): assert False
+"""
+
+
+def outcome(name: str, passed: int, failed: int = 0, skipped: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(name, passed, failed, list(skipped), 1.0)
+
+
+def test_pytest_run_is_counted_by_its_tests(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    check = checks.pytest("suite", Path(sys.prefix), str(tmp_path), f"-c{tmp_path / 'pytest.ini'}")
+    result = checks.run(check, tmp_path / "report.xml", None)
+    assert (result.passed, result.failed, result.skipped) == (2, 2, ["swaks is not installed"])
+
+
+def test_run_without_any_test_fails(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    check = checks.pytest("none", Path(sys.prefix), str(tmp_path), f"-c{tmp_path / 'pytest.ini'}")
+    assert checks.run(check, tmp_path / "report.xml", None).failed == 1
+
+
+@pytest.mark.parametrize(("code", "counted"), [(0, (1, 0)), (3, (0, 1))])
+def test_other_check_counts_as_one(tmp_path: Path, code: int, counted: tuple[int, int]) -> None:
+    check = Check("types", [sys.executable, "-c", f"raise SystemExit({code})"])
+    result = checks.run(check, tmp_path / "report.xml", None)
+    assert (result.passed, result.failed) == counted
+
+
+def test_failed_check_shows_what_it_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for code in (0, 1):
+        check = Check("lint", [sys.executable, "-c", f"print('said {code}'); exit({code})"])
+        checks.run(check, tmp_path / "report.xml", None)
+    shown = capsys.readouterr().out
+    assert "said 1" in shown
+    assert "said 0" not in shown
+
+
+def test_check_knows_its_network_and_none_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABSERVER_NETWORK", "the user's own")
+    ask = "import os, sys; sys.exit(os.environ.get('LABSERVER_NETWORK') != {!r})"
+    for network in (None, "inline"):
+        command = [sys.executable, "-c", ask.format(network)]
+        assert checks.run(Check("ask", command, network=network), tmp_path / "r", None).passed == 1
+
+
+def test_summary_names_what_was_left_out_and_ends_with_the_totals() -> None:
+    skipped = ("curl is not installed", "curl is not installed")
+    results = [outcome("tests", 5, skipped=skipped), outcome("book", 1)]
+    text, code = checks.summary(results, [("Python 3.12", "not here")], False, 61.2)
+    assert "tests: curl is not installed (2 x)" in text
+    assert "Python 3.12: not here (1 x)" in text
+    assert text.splitlines()[-1] == "6 passed, 0 failed, 3 skipped"
+    assert code == 0
+
+
+def test_left_out_check_fails_under_all() -> None:
+    text, code = checks.summary([outcome("tests", 5, skipped=("no curl",))], [], True, 1.0)
+    assert text.splitlines()[-1] == "5 passed, 1 failed, 0 skipped"
+    assert code == 1
+    assert checks.summary([outcome("tests", 5)], [], True, 1.0)[1] == 0
+
+
+def test_failed_check_fails_the_whole() -> None:
+    text, code = checks.summary([outcome("tests", 5, failed=1)], [], False, 1.0)
+    assert text.splitlines()[-1] == "5 passed, 1 failed, 0 skipped"
+    assert code == 1
+
+
+def test_every_supported_python_is_looked_for() -> None:
+    assert checks.PYTHONS == ["3.11", "3.12", "3.13"]
+    assert checks.find_python("3.99") is None
+    assert Path(checks.find_python(kit.THIS_PYTHON) or "").exists()

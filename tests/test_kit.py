@@ -1,0 +1,338 @@
+"""kit.py, run as a reader runs it: what it makes, what it mends, and what it says when it can't.
+
+Most runs are of a copy of kit.py in a small project that needs no package, so nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kit
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = """[build-system]
+requires = []
+[project]
+name = "tiny"
+[tool.setuptools]
+"""
+ONE_SENTENCE = re.compile(r"kit\.py: [^\n]+\.\n")
+
+
+@pytest.fixture(scope="module")
+def first_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project, without spaces or plain letters in its path, on which kit.py has run."""
+    clone = tmp_path_factory.mktemp("Übung 1") / "clone"
+    clone.mkdir()
+    shutil.copy(ROOT / "kit.py", clone)
+    (clone / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    for name in (kit.READER, kit.TESTS, kit.DEVELOPER, "constraints.txt"):
+        (clone / name).write_text("# nothing\n", encoding="utf-8")
+    run = kit_py(clone, "setup")
+    assert run.returncode == 0, run.stderr
+    return clone
+
+
+@pytest.fixture
+def clone(first_clone: Path) -> Iterator[Path]:
+    """The small project, prepared, put back afterwards as it was."""
+    kept = first_clone.with_name("kept")
+    shutil.copytree(first_clone, kept, symlinks=True)
+    yield first_clone
+    shutil.rmtree(first_clone)
+    kept.rename(first_clone)
+
+
+@pytest.fixture
+def no_index() -> Iterator[dict[str, str]]:
+    """Settings for pip under which it reaches no package index, and finds that out at once."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        yield only_index(f"http://127.0.0.1:{closed.getsockname()[1]}/simple")
+
+
+def only_index(url: str) -> dict[str, str]:
+    nothing_else = dict.fromkeys(("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"), "")
+    pip = {"PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    return nothing_else | pip | {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "60"}
+
+
+def kit_py(clone: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return run_python(sys.executable, str(clone / "kit.py"), *arguments, **settings)
+
+
+def run_python(python: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | settings
+    command = [python, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8")
+
+
+def as_if(change: str, clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run kit.py on a Python that was changed first."""
+    start = "import runpy, sys; {}; sys.argv = {!r}; runpy.run_path(sys.argv[0], None, '__main__')"
+    return run_python(
+        sys.executable, "-c", start.format(change, [str(clone / "kit.py"), *arguments])
+    )
+
+
+def without_ensurepip(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run kit.py on a Python as Debian has it without python3-venv."""
+    return as_if("sys.modules['ensurepip'] = None", clone, *arguments)
+
+
+def old_pythons() -> list[str]:
+    """The Pythons on this machine that are too old for the lab."""
+    names = [f"python{v}" for v in ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10")]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [shutil.which(name) for name in names]
+    found += [str(p) for name in names for p in pyenv.glob(f"versions/*/bin/{name}")]
+    return [p for p in found if p and not run_python(p, "-c", "").returncode]
+
+
+# --- what the reader gave it --------------------------------------------------------------------
+
+
+def test_old_python_is_told_what_to_install() -> None:
+    runs = [run_python(python, str(ROOT / "kit.py")) for python in old_pythons()]
+    runs.append(as_if("sys.version_info = (3, 10, 13)", ROOT))  # there may be no old Python here
+    for run in runs:
+        assert run.returncode == 1
+        assert ONE_SENTENCE.fullmatch(run.stderr)
+        assert "Python 3.11 or newer" in run.stderr
+        assert "https://www.python.org/downloads/" in run.stderr
+
+
+def test_newer_python_is_a_notice_and_no_obstacle() -> None:
+    run = as_if("sys.version_info = (3, 99, 0)", ROOT, "--help")
+    assert run.returncode == 0
+    assert "3.99 is newer than the 3.13" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["tset"], "tset"),
+        (["test", "--fast"], "--fast"),
+        (["test", "--quick", "--all"], "--quick"),
+        (["lab", "01"], "01"),
+        (["--serve"], "--serve"),
+    ],
+)
+def test_wrong_use_is_named_and_help_offered(arguments: list[str], named: str) -> None:
+    run = run_python(sys.executable, str(ROOT / "kit.py"), *arguments)
+    assert run.returncode == 2
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+    assert named in run.stderr
+    assert "--help" in run.stderr
+
+
+def test_unknown_lesson_and_missing_benchmarks_are_named(clone: Path) -> None:
+    lesson = kit_py(clone, "notebooks", "99-nothing")
+    assert (lesson.returncode, lesson.stderr) == (
+        2,
+        "kit.py: there is no lesson notebooks/99-nothing.ipynb.\n",
+    )
+    bench = kit_py(clone, "bench")
+    assert bench.returncode == 1
+    assert ONE_SENTENCE.fullmatch(bench.stderr)
+
+
+# --- the virtual environment --------------------------------------------------------------------
+
+
+def test_prepared_clone_is_left_alone_without_network(
+    clone: Path, no_index: dict[str, str]
+) -> None:
+    stamp = (clone / ".venv" / "kit-stamp.json").stat()
+    run = kit_py(clone, "setup", **no_index)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Installing" not in run.stdout
+    assert (clone / ".venv" / "kit-stamp.json").stat() == stamp
+
+
+def test_changed_requirements_are_installed_and_other_settings_are_not(clone: Path) -> None:
+    pyproject = clone / "pyproject.toml"
+    pyproject.write_text(PYPROJECT + "[tool.ruff]\nline-length = 90\n", encoding="utf-8")
+    assert "Installing" not in kit_py(clone, "setup").stdout
+    (clone / "requirements.txt").write_text("# still nothing\n", encoding="utf-8")
+    again = kit_py(clone, "setup")
+    assert again.returncode == 0
+    assert "Installing requirements.txt" in again.stdout
+    assert "Making" not in again.stdout
+
+
+def test_users_python_settings_disturb_nothing(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('not this one')", encoding="utf-8")
+    run = kit_py(clone, "setup", PYTHONPATH=str(tmp_path), VIRTUAL_ENV=str(tmp_path), PIP_USER="1")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Making" not in run.stdout
+
+
+def test_broken_venv_is_made_anew(clone: Path) -> None:
+    kit.python_in(clone / ".venv").unlink()
+    run = kit_py(clone, "setup")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Making .venv" in run.stdout
+    assert kit.works(clone / ".venv", kit.THIS_PYTHON)
+
+
+def test_venv_of_a_moved_project_is_not_used(clone: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(clone, moved, symlinks=True)
+    assert kit.works(moved / ".venv", kit.THIS_PYTHON), "it runs, but its paths lead elsewhere"
+    run = without_ensurepip(moved, "setup")  # so that it can only try to make a new one
+    assert "cannot make virtual environments" in run.stderr
+    assert without_ensurepip(clone, "setup").returncode == 0
+
+
+def test_half_made_or_foreign_venvs_are_not_taken_for_working_ones(clone: Path) -> None:
+    venv = clone / ".venv"
+    assert kit.works(venv, kit.THIS_PYTHON)
+    assert not kit.works(venv, "3.99"), "made by another Python"
+    shutil.rmtree(next(venv.rglob("site-packages")) / "pip")
+    assert not kit.works(venv, kit.THIS_PYTHON), "without pip"
+    (venv / "pyvenv.cfg").unlink()
+    assert not kit.works(venv, kit.THIS_PYTHON), "without its settings"
+    shutil.rmtree(venv)
+    assert not kit.works(venv, kit.THIS_PYTHON), "not there"
+    venv.write_text("", encoding="utf-8")
+    assert not kit.works(venv, kit.THIS_PYTHON), "a file"
+
+
+def test_missing_ensurepip_names_the_debian_package(clone: Path) -> None:
+    shutil.rmtree(clone / ".venv")
+    run = without_ensurepip(clone, "setup")
+    assert run.returncode == 1
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+    assert "`sudo apt install python3-venv`" in run.stderr
+
+
+def test_unreachable_index_is_one_sentence(clone: Path, no_index: dict[str, str]) -> None:
+    (clone / "requirements.txt").write_text("trustme==1.2.1\n", encoding="utf-8")
+    run = kit_py(clone, "setup", **no_index)
+    assert run.returncode == 1
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+    assert "package index cannot be reached" in run.stderr
+    assert "ERROR" in (clone / ".venv" / "pip.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_full_disk_is_one_sentence(clone: Path) -> None:
+    (clone / "requirements.txt").write_text("# another nothing\n", encoding="utf-8")
+    settings = next(clone.rglob("overrides.json"))
+    settings.unlink()
+    settings.symlink_to("/dev/full")
+    run = kit_py(clone, "setup")
+    assert run.returncode == 1
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+    assert "the disk is full" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            str(PermissionError(errno.EACCES, os.strerror(errno.EACCES), ".venv")),
+            "cannot be written",
+        ),
+        (str(OSError(errno.EROFS, os.strerror(errno.EROFS), ".venv")), "cannot be written"),
+        ("ERROR: [Errno 28] No space left on device", "disk is full"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "PIP_CERT"),
+        ("socket.gaierror: [Errno 11001] getaddrinfo failed", "cannot be reached"),
+        ("ERROR: Failed building wheel for cffi", None),
+    ],
+)
+def test_known_failures_have_a_remedy(said: str, advice: str | None) -> None:
+    remedy = kit.remedy(said)
+    assert remedy is None if advice is None else advice in (remedy or "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a terminal of Linux or macOS does")
+def test_ctrl_c_ends_kit_and_what_it_started(clone: Path) -> None:
+    (clone / "requirements.txt").write_text("trustme==1.2.1\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = os.environ | only_index(f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        process = subprocess.Popen(
+            [sys.executable, clone / "kit.py", "setup"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        pip = silent.accept()[0]  # pip waits for an answer that does not come
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (130, "kit.py: stopped.\n")
+        pip.settimeout(30)
+        while pip.recv(4096):
+            pass  # it ends when pip has ended
+        pip.close()
+
+
+# --- the lab ------------------------------------------------------------------------------------
+
+
+def first_answer(address: str) -> bytes:
+    """Ask until there is an answer: JupyterLab names its address just before it listens."""
+    while True:
+        try:
+            with urllib.request.urlopen(address) as page:
+                return page.read()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+
+
+@pytest.mark.skipif(
+    kit.read_stamp(kit.VENV).get(kit.READER) != kit.fingerprint(kit.READER) or os.name == "nt",
+    reason="needs a prepared .venv (kit.py setup) on Linux or macOS",
+)
+def test_lab_opens_the_first_lesson_with_its_own_kernel(tmp_path: Path) -> None:
+    kernel = tmp_path / ".local" / "share" / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "another", "language": "python"}),
+        encoding="utf-8",
+    )
+    before = sorted(tmp_path.rglob("*"))
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "kit.py", "lab", "--no-browser"],
+        env=os.environ | {"HOME": str(tmp_path), "JUPYTER_PATH": str(kernel.parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = iter(process.stdout.readline, "")
+        address = next(
+            found[0] for line in said if (found := re.search(r"http://127\.0\.0\.1:\S+", line))
+        )
+        host, token = re.fullmatch(
+            r"(http://[^/]+)/lab/tree/notebooks/00-start-here\.ipynb\?token=(\w+)", address
+        ).groups()
+        assert b"JupyterLab" in first_answer(address)
+        with urllib.request.urlopen(f"{host}/api/kernelspecs?token={token}") as answer:
+            spec = json.load(answer)["kernelspecs"]["python3"]["spec"]
+        assert spec["argv"][1:3] == ["-m", "ipykernel_launcher"]
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [p for p in sorted(tmp_path.rglob("*")) if ".npm" not in p.parts] == before

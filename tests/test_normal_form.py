@@ -1,0 +1,106 @@
+"""The stored lessons, and the form in which they are stored."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.normal_form import normal_form, read, write
+
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def code_cell(*outputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+    cell = {"cell_type": "code", "id": "a1", "metadata": {}, "source": "x", "execution_count": 7}
+    return cell | {"outputs": list(outputs)} | more
+
+
+def notebook(*cells: dict[str, Any]) -> dict[str, Any]:
+    metadata = {
+        "language_info": {"name": "python", "version": "3.11.7"},
+        "widgets": {"state": {}},
+        "title": "Kept",
+    }
+    return {"cells": list(cells), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def stored_output(output: dict[str, Any]) -> dict[str, Any]:
+    return normal_form(notebook(code_cell(output)))["cells"][0]["outputs"][0]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_lesson_is_stored_in_normal_form_with_every_cell_run(lesson: Path, tmp_path: Path) -> None:
+    again = tmp_path / lesson.name
+    write(again, normal_form(read(lesson)))
+    advice = f"run `python3 kit.py notebooks {lesson.stem}`"
+    assert again.read_text(encoding="utf-8") == lesson.read_text(encoding="utf-8"), advice
+    code = [cell for cell in read(lesson)["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+
+
+def test_nothing_of_the_run_or_its_python_is_kept() -> None:
+    cell = code_cell(metadata={"execution": {"iopub.status.busy": "2026"}, "tags": ["kept"]})
+    result = normal_form(notebook(cell))
+    assert result["cells"][0]["metadata"] == {"tags": ["kept"]}
+    assert result["metadata"]["title"] == "Kept"
+    assert "widgets" not in result["metadata"]
+    assert "version" not in result["metadata"]["language_info"]
+    assert result["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_code_cells_are_counted_from_one() -> None:
+    value = {"output_type": "execute_result", "execution_count": 7, "data": {}, "metadata": {}}
+    text = {"cell_type": "markdown", "id": "b1", "metadata": {}, "source": "# A"}
+    cells = normal_form(notebook(code_cell(), text, code_cell(value)))["cells"]
+    assert [cell.get("execution_count") for cell in cells] == [1, None, 2]
+    assert cells[2]["outputs"][0]["execution_count"] == 2
+    assert [cell["id"] for cell in cells] == ["a1", "b1", "a1"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "stored"),
+    [
+        ("220 at 127.0.0.1:40123\n", "220 at 127.0.0.1:PORT\n"),
+        ("('127.0.0.1', 40123)", "('127.0.0.1', PORT)"),
+        ("<Lab at 0x7f0012345678>", "<Lab at ADDR>"),
+        ("250 2.0.0 OK", "250 2.0.0 OK"),
+    ],
+)
+def test_printed_text_follows_the_rules_of_nbval(printed: str, stored: str) -> None:
+    assert (
+        stored_output({"output_type": "stream", "name": "stdout", "text": printed})["text"]
+        == stored
+    )
+    lines = printed.splitlines(keepends=True)
+    as_lines = stored_output({"output_type": "stream", "name": "stdout", "text": lines})
+    assert as_lines["text"] == stored.splitlines(keepends=True)
+
+
+def test_times_of_a_session_are_left_empty_and_its_words_kept() -> None:
+    html = '<td><time datetime="PT0.012S">12 ms</time></td><td>EHLO</td>'
+    data = stored_output({"output_type": "display_data", "data": {"text/html": html}})["data"]
+    assert data["text/html"] == ('<td><time datetime="PT0.012S"></time></td><td>EHLO</td>')
+
+
+def test_error_names_no_file_of_this_machine() -> None:
+    error = {"output_type": "error", "ename": "SMTPException", "evalue": "no"}
+    stored = stored_output(error | {"traceback": ["File somebody/smtplib.py", "SMTPException: no"]})
+    assert stored["traceback"] == ["SMTPException: no"]
+
+
+def test_widget_keeps_only_its_plain_form() -> None:
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1f"}}
+    plain = {"text/plain": "IntSlider(value=0)", "image/png": "aGk="}
+    output = {"output_type": "display_data", "data": view | plain, "metadata": {}}
+    assert stored_output(output)["data"] == plain
+
+
+def test_normal_form_changes_nothing_twice_and_not_its_argument() -> None:
+    original = notebook(code_cell({"output_type": "stream", "text": "at 127.0.0.1:40123"}))
+    kept = copy.deepcopy(original)
+    once = normal_form(original)
+    assert normal_form(once) == once
+    assert original == kept
