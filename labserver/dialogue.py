@@ -23,6 +23,8 @@ class Bounds:
     """Of each message body."""
     session: int = 4 * 1024 * 1024
     """Of all lines together."""
+    lines: int = 20_000
+    """Not octets: how many lines, since even an empty one takes room."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class _Piece:
     at: float
     data: bytes
     tls: bool
+    start: int = 0
+    """How much of it is cut already."""
 
 
 class _Stream:
@@ -41,11 +45,17 @@ class _Stream:
         self.who = who
         self.waiting: deque[_Piece] = deque()
         self.partial = bytearray()
+        self.partial_end = b""
+        """The last octets of the partial line, however much of it was kept."""
         self.partial_octets = 0
         self.partial_at = 0.0
         self.partial_tls = False
+        self.now = 0.0
+        self.now_tls = False
         self.literal = 0
         """Octets of counted content still to come (BDAT, an IMAP literal)."""
+        self.unasked = False
+        """The counted content comes without waiting for the server's leave."""
         self.counted = False
         """In counted content, which ends when `literal` reaches 0."""
         self.dotted = False
@@ -69,34 +79,74 @@ class Dialogue(ABC):
         self.dropped = 0
         self.farewell = False
         """The client has said QUIT or LOGOUT."""
+        self._full = False
+        self._tls: bool | None = None
+        self._login_refused = False
         self._sides: dict[Side, _Stream] = {"C": _Stream("C"), "S": _Stream("S")}
 
     def feed(self, at: float, who: Side, data: bytes, tls: bool) -> None:
         """Take octets that `who` sent `at` seconds after the connection was made."""
-        self._sides[who].waiting.append(_Piece(at, data, tls))
-        self._cut(self._sides[who])
-        if who == "S":
-            # A reply may have settled how to read what the client had already sent.
-            self._cut(self._sides["C"])
+        if tls and self._tls is False:
+            self._start_over()
+        self._tls = tls
+        side = self._sides[who]
+        side.waiting.append(_Piece(at, data, tls))
+        while side.waiting and not side.held:
+            self._step(side)
+            if who == "S":
+                # The reply may have settled how to read what the client had already sent.
+                self._cut(self._sides["C"])
 
     def rest(self) -> list[Line]:
         """What is still without an end: a line that was cut off, content that goes on."""
         lines = []
         for side in self._sides.values():
             if side.partial_octets:
-                lines.append(self._line(side, self._kind(side)))
-            # What a client sent without waiting for an answer that never came.
-            kind: LineKind = "credentials" if b"AUTH" in side.held else "command"
-            for at, data, tls in ((p.at, p.data, p.tls) for p in side.waiting):
-                secret = (0, len(data)) if kind == "credentials" else None
-                lines.append(Line(at, side.who, data, tls, kind, len(data), secret))
+                kind = self._kind(side)
+                secret = self._secret_in(bytes(side.partial)) if kind == "command" else None
+                lines.append(self._line(side, kind, secret))
+            lines += self._unread(side)
         return sorted(lines, key=lambda line: line.at)
+
+    def _unread(self, side: _Stream) -> list[Line]:
+        """What a client sent without waiting for an answer that never came."""
+        if not side.waiting:
+            return []
+        first = side.waiting[0]
+        data = b"".join(piece.data[piece.start :] for piece in side.waiting)
+        beyond = max(0, len(data) - self.bounds.body)
+        rows = data[: self.bounds.body].splitlines(keepends=True)[: self.bounds.lines]
+        kind: LineKind = "credentials" if b"AUTH" in side.held else "command"
+        lines = []
+        for row in rows:
+            secret = (0, len(row)) if kind == "credentials" else self._secret_in(row)
+            octets = len(row) + (beyond if row is rows[-1] else 0)
+            lines.append(Line(first.at, side.who, row, first.tls, kind, octets, secret))
+        return lines
 
     # -- what a protocol adds
 
     @abstractmethod
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         """Learn from a whole line how to read on; its kind, and where a secret stands in it."""
+
+    @abstractmethod
+    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+        """Where a secret stands in a command, even in one that breaks off; learns nothing."""
+
+    def _start_over(self) -> None:
+        """TLS begins: what was sent before it and isn't answered never will be."""
+        for side in self._sides.values():
+            side.held, side.line_kind = b"", None
+            while side.waiting:
+                self._cut(side)
+                side.held, side.line_kind = b"", None
+            if side.partial_octets:
+                kind = self._kind(side)
+                secret = self._secret_in(bytes(side.partial)) if kind == "command" else None
+                self._emit(side, kind, secret)
+            side.counted = side.dotted = False
+            side.content_kind = "content"
 
     def _content_over(self, side: _Stream) -> None:
         """Counted content has ended (IMAP goes on with the same line)."""
@@ -111,30 +161,37 @@ class Dialogue(ABC):
 
     def _cut(self, side: _Stream) -> None:
         while side.waiting and not side.held:
-            piece = side.waiting.popleft()
-            if not side.partial_octets:
-                side.partial_at, side.partial_tls = piece.at, piece.tls
-            if side.counted:
-                left = self._counted(side, piece.data)
-            elif side.dotted:
-                left = self._dotted(side, piece.data)
-            else:
-                left = self._plain(side, piece.data)
-            if left:
-                side.waiting.appendleft(_Piece(piece.at, left, piece.tls))
+            self._step(side)
 
-    def _plain(self, side: _Stream, data: bytes) -> bytes:
-        end = data.find(b"\n") + 1
+    def _step(self, side: _Stream) -> None:
+        """Cut at most one line off what is waiting."""
+        piece = side.waiting[0]
+        if not side.partial_octets:
+            side.partial_at, side.partial_tls = piece.at, piece.tls
+        side.now, side.now_tls = piece.at, piece.tls
+        if side.counted:
+            piece.start = self._counted(side, piece.data, piece.start)
+        elif side.dotted:
+            piece.start = self._dotted(side, piece.data, piece.start)
+        else:
+            piece.start = self._plain(side, piece.data, piece.start)
+        if piece.start == len(piece.data):
+            side.waiting.popleft()
+
+    # Each of these three takes octets from `start` on and returns where it stopped.
+
+    def _plain(self, side: _Stream, data: bytes, start: int) -> int:
+        end = data.find(b"\n", start) + 1
         if not end:
-            self._keep(side, data, self.bounds.body)
-            return b""
-        self._keep(side, data[:end], self.bounds.body)
+            self._keep(side, data[start:], self.bounds.body)
+            return len(data)
+        self._keep(side, data[start:end], self.bounds.body)
         kind, secret = self._said(bytes(side.partial), side)
         self._emit(side, kind, secret)
-        return data[end:]
+        return end
 
-    def _counted(self, side: _Stream, data: bytes) -> bytes:
-        part, left = data[: side.literal], data[side.literal :]
+    def _counted(self, side: _Stream, data: bytes, start: int) -> int:
+        part = data[start : start + side.literal]
         side.literal -= len(part)
         self._keep(side, part, self.bounds.body)
         if side.literal == 0:
@@ -142,35 +199,35 @@ class Dialogue(ABC):
             kind = side.content_kind
             self._emit(side, kind, (0, len(side.partial)) if kind == "credentials" else None)
             self._content_over(side)
-        return left
+        return start + len(part)
 
-    def _dotted(self, side: _Stream, data: bytes) -> bytes:
+    def _dotted(self, side: _Stream, data: bytes, start: int) -> int:
         # `tail` starts as CRLF, so that a dot right after the command counts as well.
-        joined = side.tail + data
+        joined = side.tail + data[start:]
         end = joined.find(b"\r\n.\r\n")
         if end < 0:
-            self._keep(side, data, self.bounds.body)
+            self._keep(side, data[start:], self.bounds.body)
             side.tail = joined[-4:]
-            return b""
+            return len(data)
         body = end + 2 - len(side.tail)
         if body >= 0:
-            self._keep(side, data[:body], self.bounds.body)
-            after = data[body + 3 :]
+            self._keep(side, data[start : start + body], self.bounds.body)
         else:
             # The dot (and more) came with an earlier piece: it isn't content.
             self._take_back(side, -body)
-            after = data[body + 3 :]
         side.dotted = False
         if side.partial_octets:
             self._emit(side, "content", None)
+        side.partial_at, side.partial_tls = side.now, side.now_tls
         self._keep(side, b".\r\n", self.bounds.body)
         self._emit(side, "end", None)
-        return after
+        return start + body + 3
 
     def _keep(self, side: _Stream, data: bytes, most: int) -> None:
         room = max(0, most - len(side.partial))
         side.partial += data[:room]
         side.partial_octets += len(data)
+        side.partial_end = (side.partial_end + data[-_END:])[-_END:]
 
     def _take_back(self, side: _Stream, octets: int) -> None:
         beyond = side.partial_octets - len(side.partial)
@@ -188,14 +245,36 @@ class Dialogue(ABC):
 
     def _emit(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None) -> None:
         line = self._line(side, kind, secret)
-        side.partial = bytearray()
+        side.partial, side.partial_end = bytearray(), b""
         side.partial_octets = 0
-        if self.kept + len(line.data) <= self.bounds.session:
+        # From the first line that finds no room none is kept, so that no gap hides in the middle.
+        self._full = (
+            self._full
+            or self.kept + len(line.data) > self.bounds.session
+            or len(self.lines) >= self.bounds.lines
+        )
+        if self._full:
+            self.dropped += line.octets
+        else:
             self.kept += len(line.data)
             self.lines.append(line)
             self.dropped += line.octets - len(line.data) if kind != "content" else 0
-        else:
-            self.dropped += line.octets
+
+    def _stray_secret(self, line: bytes) -> tuple[int, int] | None:
+        """What a client sent on top of a login that the server refused: most likely base64."""
+        text = line.rstrip(b"\r\n")
+        self._login_refused = (
+            self._login_refused and bool(_BASE64.fullmatch(text)) and text.upper() not in _VERBS
+        )
+        return (0, len(text)) if self._login_refused else None
+
+
+_END = 64
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}|\*")
+_VERBS = set(
+    b"AUTH CAPA DATA DELE DONE EHLO EXPN HELO HELP LIST MAIL NOOP PASS QUIT RCPT RETR RSET"
+    b" STARTTLS STAT STLS UIDL USER VRFY".split()
+)
 
 
 def _secret(match: re.Match[bytes] | None) -> tuple[int, int] | None:
@@ -206,11 +285,19 @@ class SmtpDialogue(Dialogue):
     """RFC 5321: DATA and its dot, AUTH and its challenges (RFC 4954), BDAT (RFC 3030)."""
 
     _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S[^\r\n]*)", re.I)
-    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,18})", re.I)
+    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,18})\s", re.I)
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         super().__init__(bounds)
-        self._unanswered: deque[bytes] = deque()
+        # The server's first reply is its greeting, whatever the client has said by then.
+        self._unanswered: deque[bytes] = deque([b""])
+
+    def _start_over(self) -> None:
+        super()._start_over()
+        self._unanswered.clear()
+
+    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+        return _secret(self._AUTH.match(line))
 
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         return self._reply(line) if side.who == "S" else self._command(line, side)
@@ -226,7 +313,7 @@ class SmtpDialogue(Dialogue):
         if bdat and int(bdat[1]):
             client.counted, client.literal = True, int(bdat[1])
         client.held = verb if verb in (b"DATA", b"AUTH", b"STARTTLS") else b""
-        return "command", _secret(self._AUTH.match(line))
+        return "command", self._secret_in(line) or self._stray_secret(line)
 
     def _reply(self, line: bytes) -> tuple[LineKind, tuple[int, int] | None]:
         if line[3:4] == b"-" or not self._unanswered:
@@ -242,6 +329,8 @@ class SmtpDialogue(Dialogue):
             self._unanswered.appendleft(b"")
         if verb in (b"DATA", b"AUTH", b"STARTTLS"):
             client.held, client.line_kind = b"", None
+        if verb == b"AUTH":
+            self._login_refused = line[:1] != b"2"
         return "reply", None
 
 
@@ -249,13 +338,22 @@ class Pop3Dialogue(Dialogue):
     """RFC 1939: multi-line responses; PASS, APOP and AUTH (RFC 5034) carry secrets."""
 
     _SECRET = re.compile(
-        rb"\s*(?:PASS |APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I
+        rb"\s*(?:PASS[ \t]|APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I
     )
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         super().__init__(bounds)
-        self._unanswered: deque[list[bytes]] = deque()
+        # The server's first reply is its greeting, whatever the client has said by then.
+        self._unanswered: deque[list[bytes]] = deque([[]])
         self._listing = False
+
+    def _start_over(self) -> None:
+        super()._start_over()
+        self._unanswered.clear()
+        self._listing = False
+
+    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+        return _secret(self._SECRET.match(line))
 
     def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         return self._reply(line, side) if side.who == "S" else self._command(line, side)
@@ -268,7 +366,7 @@ class Pop3Dialogue(Dialogue):
         self._unanswered.append(words)
         self.farewell = words[:1] == [b"QUIT"]
         client.held = words[0] if words[:1] in ([b"AUTH"], [b"STLS"]) else b""
-        return "command", _secret(self._SECRET.match(line))
+        return "command", self._secret_in(line) or self._stray_secret(line)
 
     def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         client = self._sides["C"]
@@ -279,12 +377,14 @@ class Pop3Dialogue(Dialogue):
             return "reply", None
         words = self._unanswered[0]
         verb = words[0] if words else b""
-        if line.startswith(b"+ ") or line.rstrip() == b"+":
+        if verb == b"AUTH" and (line.startswith(b"+ ") or line.rstrip() == b"+"):
             client.line_kind, client.held = "credentials", b""
             return "reply", None
         self._unanswered.popleft()
         if verb in (b"AUTH", b"STLS"):
             client.held, client.line_kind = b"", None
+        if verb == b"AUTH":
+            self._login_refused = line[:1] != b"+"
         if line[:3].upper() == b"+OK":
             if verb in (b"RETR", b"TOP"):
                 server.dotted, server.tail = True, b"\r\n"
@@ -297,10 +397,11 @@ class ImapDialogue(Dialogue):
     """RFC 3501: literals both ways; LOGIN and AUTHENTICATE carry secrets."""
 
     _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r?\n$")
+    _ANNOUNCED = re.compile(rb"\s*(?:\{\d{1,18}\+?\})?")
     _LOGIN = re.compile(
-        rb"\S+ +LOGIN +(?:\"(?:[^\"\\]|\\.)*\"|[^\s\"{]+) +(?P<secret>[^\r\n]+)", re.I
+        rb"\s*\S+\s+LOGIN\s+(?:\"(?:[^\"\\]|\\.)*\"|[^\s{]\S*)\s+(?P<secret>[^\r\n]+)", re.I
     )
-    _AUTH = re.compile(rb"\S+ +AUTHENTICATE +\S+ +(?P<secret>[^\r\n]+)", re.I)
+    _AUTH = re.compile(rb"\s*\S+\s+AUTHENTICATE\s+\S+\s+(?P<secret>[^\r\n]+)", re.I)
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         super().__init__(bounds)
@@ -315,40 +416,52 @@ class ImapDialogue(Dialogue):
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
-        secret = None
+        secret = self._secret_in(line)
         if self._continued:
             self._continued = False
-            if self._verb == b"LOGIN" and line.strip():
-                secret = (0, len(line.rstrip(b"\r\n")))
         else:
             words = line.split(maxsplit=2)
             self._tag = words[0] if words else b""
             self._verb = words[1].upper() if len(words) > 1 else b""
             self.farewell = self._verb == b"LOGOUT"
             client.held = self._verb if self._verb in (b"AUTHENTICATE", b"STARTTLS") else b""
-            secret = _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
-        literal = self._LITERAL.search(line)
+            secret = secret or self._stray_secret(line)
+        literal = self._LITERAL.search(client.partial_end)
         if literal:
             self._continued = True
             if int(literal[1]):
                 client.counted, client.literal = True, int(literal[1])
+                client.unasked = bool(literal[2])
                 # The name in LOGIN is no secret, but it isn't told apart here from the password.
                 client.content_kind = "credentials" if self._verb == b"LOGIN" else "content"
-            if secret and line[secret[0] :].startswith(b"{"):
-                secret = None
         return "command", secret
+
+    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+        if self._continued:
+            secret = (0, len(line.rstrip(b"\r\n"))) if self._verb == b"LOGIN" else None
+        else:
+            secret = _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
+        # The announcement of a literal is no secret.
+        told = secret and self._ANNOUNCED.fullmatch(line[secret[0] :].rstrip(b"\r\n"))
+        return None if told else secret
+
+    def _start_over(self) -> None:
+        super()._start_over()
+        self._continued = False
 
     def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         client = self._sides["C"]
         tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
         if self._verb == b"AUTHENTICATE" and line.startswith(b"+"):
             client.line_kind, client.held = "credentials", b""
-        elif tagged:
+        elif tagged or line[:5].upper() in (b"* BAD", b"* BYE"):
+            if self._verb == b"AUTHENTICATE":
+                self._login_refused = b" OK" not in line[: len(self._tag) + 3].upper()
             client.held, client.line_kind = b"", None
-            if client.counted and not client.partial_octets:
+            if client.counted and not client.partial_octets and not client.unasked:
                 # The server refused the literal, so the client won't send it.
                 client.counted, client.literal, self._continued = False, 0, False
-        literal = self._LITERAL.search(line)
+        literal = self._LITERAL.search(server.partial_end)
         if literal and int(literal[1]):
             server.counted, server.literal = True, int(literal[1])
         return "reply", None

@@ -139,7 +139,7 @@ class Session:
                 rows.append("-- TLS from here on --")
                 tls = True
             shown = "".join(piece.exact if exact else piece.stable for piece in pieces)
-            if line.kind == "content":
+            if line.kind == "content" or "\n" in shown:
                 rows += _body(line, shown, body_lines)
             else:
                 rows.append(f"{line.who}: {shown}".rstrip())
