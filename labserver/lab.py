@@ -42,6 +42,9 @@ ACCOUNTS: Mapping[str, str] = MappingProxyType(
 LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
 
 _STORE_FILE = "mail.sqlite"
+_LISTENERS_TEXT = ", ".join(LISTENERS)
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 
 class LabError(Exception):
@@ -72,14 +75,20 @@ class Lab:
         limits: Limits | None = None,
         ports: Mapping[str, int] | None = None,
     ) -> None:
-        checked = Accounts(dict(accounts), catch_all)
+        if not isinstance(accounts, Mapping):
+            raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
+        self._accounts = Accounts(dict(accounts), catch_all)
         self.accounts: Mapping[str, str] = MappingProxyType(dict(accounts))
-        self.hostname = hostname or next(iter(accounts)).rpartition("@")[2]
-        if not re.fullmatch(r"[A-Za-z0-9.-]{1,255}", self.hostname):
-            raise ValueError(f"{self.hostname!r} is not a host's name such as lab.example.")
-        unknown = set(ports or ()) - set(LISTENERS)
-        if unknown:
-            raise ValueError(f"There is no listener {min(unknown)!r}; there are {LISTENERS}.")
+        self.hostname = str(hostname or next(iter(accounts)).rpartition("@")[2])
+        if not _HOST_NAME.fullmatch(self.hostname):
+            raise ValueError(f"{self.hostname!r} is not a host's name; lab.example is one.")
+        for name, port in dict(ports or {}).items():
+            if name not in LISTENERS:
+                raise ValueError(f"There is no listener {name!r}; there are {_LISTENERS_TEXT}.")
+            if type(port) is not int or not 0 <= port <= 65535:
+                raise ValueError(f"{port!r} is not a port for {name}; 0 (any free) to 65535 are.")
+        if data == "":
+            raise ValueError("The folder for the mail has an empty name; give another or none.")
         self.limits = limits or Limits()
 
         # What has to be given back stands on one stack, known to the finalizer from the start,
@@ -88,7 +97,7 @@ class Lab:
         self._finalizer = weakref.finalize(self, _give_back, things)
         try:
             with interrupts.deferred():
-                self._start(things, checked, network, data, ports or {})
+                self._start(things, network, data, ports or {})
         except BaseException:
             self.close()
             raise
@@ -96,7 +105,6 @@ class Lab:
     def _start(
         self,
         things: contextlib.ExitStack,
-        accounts: Accounts,
         network: Network | None,
         data: str | Path | None,
         ports: Mapping[str, int],
@@ -122,13 +130,14 @@ class Lab:
             network.clock, Bounds(limits.transcript_body, limits.transcript), limits.sessions
         )
         self._listeners: dict[str, Listener] = {}
-        for service in self._services(accounts):
+        for service in self._services():
             listener = network.listen(service, ports.get(service.name, 0))
             self._listeners[service.name] = listener
             things.callback(_where_servers_run(network, listener.close))
 
-    def _services(self, accounts: Accounts) -> list[Service]:
+    def _services(self) -> list[Service]:
         """What listens where. Without TLS there is nothing that needs it."""
+        accounts = self._accounts
         context = self._tls.server if self._tls else None
         limits, clock, name = self.limits, self._network.clock, self.hostname
         deliveries = DeliveryQueue(self._store)
@@ -284,13 +293,18 @@ class Lab:
         self._journal.heard.append(ended)
 
     def inbox(self, address: str) -> Mailbox:
-        """The messages in the INBOX of that address. Raises `LabError` for a closed lab."""
+        """The messages in the INBOX of that address.
+
+        Raises `LabError` where this lab keeps no mail for it, or is closed.
+        """
         return self.mailbox(address, "INBOX")
 
     def mailbox(self, address: str, name: str) -> Mailbox:
-        """The messages in one of that address's mailboxes. Raises `NoSuchMailbox`."""
+        """The messages in one of that address's mailboxes. Raises `LabError`, `NoSuchMailbox`."""
         if not self._finalizer.alive:
             raise LabError("This lab is closed; make a new one with Lab().")
+        if not self._accounts.has(address):
+            raise LabError(f"This lab has no account {address}; it has {', '.join(self.accounts)}.")
         self._network.settle()
         store = self._store
 

@@ -42,7 +42,11 @@ class Message:
         return email.message_from_bytes(self.octets, policy=email.policy.default)
 
     def __getitem__(self, field: str) -> str | None:
-        value = self.email[field]
+        try:
+            value = self.email[field]
+        except Exception:
+            # Python's parser trips over some malformed fields; they are given as they came.
+            value = email.message_from_bytes(self.octets)[field]
         return None if value is None else str(value)
 
     def __bytes__(self) -> bytes:
@@ -53,7 +57,7 @@ class Message:
         return "\n".join(stable(readable(row)) for row in rows)
 
     def __repr__(self) -> str:
-        return f"<Message {self.uid}: {readable((self['Subject'] or '').encode())}>"
+        return f"<Message {self.uid}: {_shown(self['Subject'])}>"
 
 
 class Mailbox(tuple[Message, ...]):

@@ -24,6 +24,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSED = (sqlite3.Error, UnicodeEncodeError, OverflowError)
 """What SQLite's module raises where a file, a text or a number is not for it."""
 
+_VERSION = 1
+"""Goes up when files with an older schema can't be used any more."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mailbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -168,8 +170,12 @@ class Store:
             self._db.execute("PRAGMA fullfsync=ON")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("BEGIN EXCLUSIVE")
+            ((version,),) = self._db.execute("PRAGMA user_version")
+            if version not in (0, _VERSION):
+                raise sqlite3.DatabaseError("it was made by another version of the lab")
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._db.close()
@@ -441,8 +447,9 @@ class Store:
                 (mailbox,),
             )
             self._db.execute(
-                "UPDATE message SET flags = ?, modseq = (SELECT modseq FROM mailbox WHERE id = ?2)"
-                " WHERE mailbox = ?2 AND uid = ?3",
+                "UPDATE message SET flags = ?,"
+                " modseq = (SELECT modseq FROM mailbox WHERE id = message.mailbox)"
+                " WHERE mailbox = ? AND uid = ?",
                 (" ".join(sorted(flags)), mailbox, uid),
             )
             changed.add(mailbox)
@@ -512,8 +519,9 @@ class Store:
             yield changed
             self._db.execute("COMMIT")
         except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # what comes first is told
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             if isinstance(error, _REFUSED):
                 raise StoreError(f"The mail store could not be written: {error}.") from error
             raise
@@ -586,8 +594,8 @@ class Store:
     def _forget(self, contents: Iterable[int]) -> None:
         """Remove content that no message refers to any more."""
         self._db.executemany(
-            "DELETE FROM content WHERE id = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM message WHERE content = ?1)",
+            "DELETE FROM content WHERE id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM message WHERE message.content = content.id)",
             [(content,) for content in set(contents)],
         )
 

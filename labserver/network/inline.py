@@ -175,7 +175,6 @@ class _InlineTransport(asyncio.Transport):
     def __init__(self, loop: InlineLoop, protocol: asyncio.Protocol, client: InlineSocket) -> None:
         super().__init__()
         self._loop, self._protocol = loop, protocol
-        self._client: InlineSocket | None = client
         self._names = {"sockname": client.peer, "peername": client.name}
         self._closing = self._paused = self._client_is_slow = self._client_gone = False
         self._held: deque[bytes | None] = deque()
@@ -237,7 +236,6 @@ class _InlineTransport(asyncio.Transport):
 
     def _over(self) -> None:
         self._protocol.connection_lost(None)
-        self._client = None
 
     # -- from the client's side
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -25,7 +25,6 @@ _CALM_TURNS = 8
 _MOST_TURNS = 5000
 _GRACE_SECONDS = 0.001
 _CLOSE_SECONDS = 10.0
-_LOOK_SECONDS = 1.0
 
 _ports: set[int] = set()
 
@@ -44,6 +43,8 @@ class _Engine:
         self.thread = threading.Thread(target=self._serve, name="labserver", daemon=True)
         self.listeners: set[_TcpListener] = set()
         self._over = asyncio.Event()
+        self._gate = threading.RLock()
+        self._closed = False
         self.events = 0
         """Counts everything that happens on a connection."""
 
@@ -62,6 +63,9 @@ class _Engine:
         # Sockets close in the loop's next turns, and servers end when they hear of it.
         for _ in range(_CALM_TURNS):
             await asyncio.sleep(0)
+        with self._gate:
+            self._closed = True
+        await asyncio.sleep(0)  # so that what other threads asked for until now has its task
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -69,6 +73,17 @@ class _Engine:
 
     def happened(self) -> None:
         self.events += 1
+
+    def wait_for(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do that in the loop's thread, for another thread. Raises `NetworkError` at the end."""
+        with interrupts.deferred(), self._gate:
+            if self._closed:
+                raise NetworkError("This network is closed; make a new lab.")
+            future = asyncio.run_coroutine_threadsafe(work(), self.loop)
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise NetworkError("This network was closed meanwhile; make a new lab.") from error
 
     def stop(self) -> None:
         """End the thread, from any thread; wait for it unless it is this one. May be repeated."""
@@ -104,19 +119,17 @@ class LoopbackNetwork(Network):
     """Listens on 127.0.0.1 and nowhere else. Time is real."""
 
     def __init__(self) -> None:
-        engine = _Engine()
-        # First the finalizer, so that an interrupt from here on leaves no thread behind.
-        self._stop = weakref.finalize(self, engine.stop)
-        self._engine = engine
-        zero = engine.loop.time()
+        with interrupts.deferred():
+            self._engine = engine = _Engine()
+            self._stop = weakref.finalize(self, engine.stop)
+            engine.thread.start()
         loop_time = engine.loop.time
+        zero = loop_time()
         self.clock = Clock(datetime.now(UTC), lambda: loop_time() - zero)
         self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
-        with interrupts.deferred():
-            engine.thread.start()
 
     def listen(self, service: Service, port: int = 0) -> Listener:
-        return self._wait(self._listen(self._engine, service, port))
+        return self._engine.wait_for(lambda: self._listen(self._engine, service, port))
 
     @staticmethod
     async def _listen(engine: _Engine, service: Service, port: int) -> Listener:
@@ -145,28 +158,11 @@ class LoopbackNetwork(Network):
     def run(self, function: Callable[[], T]) -> T:
         if threading.current_thread() is self._engine.thread:
             return function()
-        return self._wait(_call(function))
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._engine.loop)
-        except RuntimeError as error:
-            work.close()
-            raise NetworkError("This network is closed; make a new lab.") from error
-        while True:
-            try:
-                return future.result(_LOOK_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise  # it is the work's own
-                if not self._engine.thread.is_alive():
-                    raise NetworkError("This network was closed meanwhile.") from None
-            except CancelledError:
-                raise NetworkError("This network was closed meanwhile.") from None
+        return self._engine.wait_for(lambda: _call(function))
 
     def settle(self) -> None:
         if threading.current_thread() is not self._engine.thread:
-            self._wait(self._quiet(self._engine))
+            self._engine.wait_for(lambda: self._quiet(self._engine))
 
     @staticmethod
     async def _quiet(engine: _Engine) -> None:

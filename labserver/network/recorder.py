@@ -204,23 +204,31 @@ class Recorder:
                 side.header.clear()
 
     def _plain(self, at: float, who: Side, data: bytes) -> None:
-        room = max(0, self._bounds.session - self._record_octets)
-        self._record_octets += min(room, len(data))
+        # One record a turn, however the network cut it into packets.
         last = self._records[-1] if len(self._records) > self._tls_from else None
-        if last is not None and last.type == "plain" and last.who == who:
-            # One record a turn, however the network cut it into packets.
-            kept = last.data + data[:room] if len(last.data) == last.octets else last.data
-            self._records[-1] = Record(last.at, who, "plain", last.octets + len(data), kept)
+        same = last is not None and last.type == "plain" and last.who == who
+        if last is None or not same:
+            last = Record(at, who, "plain", 0)
+        room = min(self._bounds.body - len(last.data), self._bounds.session - self._record_octets)
+        more = data[:room] if room > 0 and len(last.data) == last.octets else b""
+        self._record_octets += len(more)
+        record = Record(last.at, who, "plain", last.octets + len(data), last.data + more)
+        if same:
+            self._records[-1] = record
         else:
-            self._add(Record(at, who, "plain", len(data), data[:room]))
+            self._add(record)
 
     def _add(self, record: Record) -> None:
         if len(self._records) < _MOST_RECORDS:
             self._records.append(record)
             return
-        last = self._records[-1]
-        octets = last.octets + record.octets
-        self._records[-1] = Record(last.at, record.who, record.type, octets, last.data)
+        # Beyond the bound the octets are only counted, in the last record of that side.
+        for index in range(len(self._records) - 1, -1, -1):
+            last = self._records[index]
+            if last.who == record.who:
+                octets = last.octets + record.octets
+                self._records[index] = Record(last.at, last.who, last.type, octets, last.data)
+                return
 
     def _unfinished(self) -> list[Record]:
         """TLS records of which only the beginning came."""
@@ -360,7 +368,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self.recorder.gone("C")
         self.recorder.close()
         self._above.connection_lost(exc)
-        self.service.journal.ended(self.recorder)
+        # Why a TLS handshake came to nothing is only known after those who waited for it.
+        asyncio.get_running_loop().call_soon(self.service.journal.ended, self.recorder)
 
     def pause_writing(self) -> None:
         self._above.pause_writing()
@@ -465,13 +474,8 @@ class Connection(asyncio.Transport, asyncio.Protocol):
         self._recorder.tls_begins()
         loop = asyncio.get_running_loop()
         try:
-            below = await loop.start_tls(
-                self._wire,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            )
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                below = await loop.start_tls(self._wire, self, context, server_side=True)
             if below is None:
                 raise ConnectionResetError("The client went away during the TLS handshake.")
         except (OSError, ssl.SSLError) as error:

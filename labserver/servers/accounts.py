@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from labserver.servers.addresses import is_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +17,21 @@ class Accounts:
     the address itself as password, so that a program's mail to anybody can be read by a client.
     """
 
-    passwords: Mapping[str, str]
+    passwords: Mapping[str, str] = field(repr=False)
     catch_all: bool = False
 
     def __post_init__(self) -> None:
         if not self.passwords:
             raise ValueError("A lab needs at least one account.")
+        folded: dict[str, str] = {}
         for address, password in self.passwords.items():
-            local, at, domain = address.rpartition("@")
-            if not (at and local and domain) or any(c.isspace() for c in address):
+            if not isinstance(address, str) or not is_address(address):
                 raise ValueError(f"{address!r} is not an address such as ana@lab.example.")
-            if not password:
-                raise ValueError(f"The account {address} needs a password.")
-        folded = {address.casefold(): word for address, word in self.passwords.items()}
+            if not isinstance(password, str) or not password.isprintable() or not password:
+                raise ValueError(f"The account {address} needs a password that can be typed.")
+            if address.casefold() in folded:
+                raise ValueError(f"The account {address} is there twice.")
+            folded[address.casefold()] = password
         object.__setattr__(self, "passwords", folded)
 
     def has(self, address: str) -> bool:

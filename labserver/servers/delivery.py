@@ -32,7 +32,14 @@ class DeliveryQueue:
 
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, []
-        results = self._store.deliver_group([delivery for delivery, _ in waiting])
+        try:
+            results = self._store.deliver_group([delivery for delivery, _ in waiting])
+        except Exception as error:
+            # A mistake in the store: each client is still owed an answer.
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
         for (_, future), result in zip(waiting, results, strict=True):
             # A client that went away meanwhile isn't waiting; its message is stored all the same.
             if not future.done():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -88,11 +89,24 @@ class Pop3Server:
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
-        reader = asyncio.StreamReader(limit=_ENDLESS_OCTETS)
-        return asyncio.StreamReaderProtocol(reader, self._connected)
+        reader = _Reader(limit=_ENDLESS_OCTETS)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Pop3Connection(self, reader, writer).run()
+        async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await Pop3Connection(self, reader, writer).run()
+
+        return asyncio.StreamReaderProtocol(reader, connected)
+
+
+class _Reader(asyncio.StreamReader):
+    """What the client sends; tells at once when it will send no more."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.ended = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +188,7 @@ class Pop3Connection:
     QUIT passes through the UPDATE state. The tables at the end name the commands of each state.
     """
 
-    def __init__(
-        self, server: Pop3Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, server: Pop3Server, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         self.server, self.reader, self.writer = server, reader, writer
         self.connection = cast("Connection", writer.transport)
         self.maildrop: _Maildrop | None = None
@@ -199,8 +211,10 @@ class Pop3Connection:
         except _GoneError:
             pass
         finally:
-            # Whatever the end was: without QUIT nothing is removed (RFC 1939 section 6).
-            self.close_maildrop()
+            # Whatever the end was: without QUIT nothing is removed (RFC 1939 section 6). The lock
+            # goes before the last reply does, so that whoever reads it can come back at once.
+            if self.maildrop is not None:
+                self.server.maildrops.release(self.maildrop.account)
             self.writer.write(bytes(self.written))
             self.writer.close()
 
@@ -244,7 +258,7 @@ class Pop3Connection:
         self.written += f"+OK {text}".rstrip().encode("ascii", "replace") + b"\r\n"
 
     def err(self, text: str) -> None:
-        """Write a negative reply; `text` may begin with a response code (RFC 2449 section 8)."""
+        """Write a negative reply; `text` may begin with a response code (RFC 2449, RFC 3206)."""
         self.written += f"-ERR {text}".encode("ascii", "replace") + b"\r\n"
 
     async def lines(self, pieces: Iterable[bytes]) -> None:
@@ -332,7 +346,9 @@ class Pop3Connection:
         server = self.server
         account = server.accounts.log_in(name, password)
         if account is None:
-            await asyncio.sleep(_FAILURE_DELAY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAILURE_DELAY):
+                    await self.reader.ended.wait()
             self.failures += 1
             self.leaving = self.failures == _FAILURES
             self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
@@ -461,21 +477,11 @@ class Pop3Connection:
         """QUIT in the TRANSACTION state: now what was marked as deleted is removed."""
         maildrop = self._open
         self.leaving = True
-        try:
-            if maildrop.deleted:
-                uids = [message.row.uid for message in maildrop.deleted.values()]
-                self.server.store.remove(maildrop.mailbox.id, uids)
-        finally:
-            # Before the client can read the reply and come back.
-            self.close_maildrop()
+        if maildrop.deleted:
+            uids = [message.row.uid for message in maildrop.deleted.values()]
+            self.server.store.remove(maildrop.mailbox.id, uids)
         left = f"{len(maildrop.messages)} left" if maildrop.messages else "maildrop empty"
         self.ok(f"{self.server.hostname} POP3 server signing off ({left})")
-
-    def close_maildrop(self) -> None:
-        """Leave the TRANSACTION state, if we are in it."""
-        if self.maildrop is not None:
-            self.server.maildrops.release(self.maildrop.account)
-            self.maildrop = None
 
     # -- which commands each state has (RFC 1939 section 9)
 

@@ -12,6 +12,7 @@ import collections
 import logging
 import re
 import ssl
+from collections.abc import Sequence
 from email.utils import format_datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from labserver.message import Envelope
 from labserver.network.clock import Clock
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts
+from labserver.servers.addresses import read_path
 from labserver.servers.delivery import DeliveryQueue
 from labserver.store import Delivery, StoreError
 
@@ -130,10 +132,13 @@ class SmtpServer:
         address: str,
         options: list[str],
     ) -> str:
+        if address == _NULL_PATH:
+            return "553 5.1.3 <> is nobody; it stands in MAIL FROM only"
         if len(envelope.rcpt_tos) >= self.limits.recipients:
             return "452 4.5.3 Too many recipients; send these now, the others after them"
         if not self.accounts.has(address):
-            local = self.accounts.is_local(address.rpartition("@")[2])
+            domain = address.rpartition("@")[2] if "@" in address else ""
+            local = not domain or self.accounts.is_local(domain)
             return f"550 5.1.1 No such mailbox here: {address}" if local else _NEVER_RELAYS
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
@@ -215,6 +220,7 @@ class _SmtpConnection(SMTP):
         self.command_size_limits = collections.defaultdict(lambda: self.command_size_limit)
         self._server = server
         self._naming = False
+        self._heard = 0.0
         super().__init__(
             server,
             hostname=server.hostname,
@@ -246,10 +252,38 @@ class _SmtpConnection(SMTP):
         self._tls_protocol = tls
         self.session.ssl = {"ssl_object": tls}
 
+    def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        # aiosmtpd would forget the commands before the end that it hasn't obeyed yet.
+        return bool(asyncio.StreamReaderProtocol.eof_received(self))
+
+    async def handle_exception(self, error: Exception) -> str:
+        if not isinstance(error, asyncio.IncompleteReadError):
+            return await super().handle_exception(error)
+        # The client has said its last word and has had its answer.
+        self._writer.close()
+        self.transport = None  # ends aiosmtpd's loop
+        return ""
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Start to wait for the client. One timer does: when it is due it looks again."""
+        self._heard = self.loop.time()
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
+
     def _timeout_cb(self) -> None:
-        assert self.transport is not None
+        left = self._heard + self._timeout_duration - self.loop.time()
+        if left > 0:
+            self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
+            return
         self._writer.write(b"421 4.4.2 You have been silent for too long, goodbye\r\n")
-        self.transport.close()
+        self._writer.close()
+        if self._writer.transport.get_write_buffer_size():
+            # Nor does the client listen, so it would never be rid of.
+            self._writer.transport.abort()
 
     async def push(self, status: Any) -> None:
         """Send a reply line, with an enhanced status code where RFC 2034 wants one."""
@@ -290,10 +324,15 @@ class _SmtpConnection(SMTP):
             # Commands sent along with STARTTLS came in plaintext and must not be obeyed later.
             self._reader._buffer.clear()  # type: ignore[attr-defined]
             transport: Any = self.transport
+            # The handshake has a time limit of its own; 421 must not get into it.
+            assert self._timeout_handle is not None
+            self._timeout_handle.cancel()
             try:
                 await transport.start_tls(self.tls_context)
             except (OSError, ssl.SSLError):
                 return  # the transport is closed and has noted why
+            self._timeout_handle = None
+            self._reset_timeout()
             self._set_rset_state()  # type: ignore[no-untyped-call]
             peer = self.session.peer if self.session else None
             self.session = self._create_session()
@@ -308,6 +347,38 @@ class _SmtpConnection(SMTP):
         # RFC 4422 section 3.1: mechanism names in any letter case.
         mechanism, gap, rest = (arg or "").partition(" ")
         await super().smtp_AUTH(mechanism.upper() + gap + rest)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """The address in a path, and the parameters behind it; `None` where it isn't a path."""
+        path = read_path(arg)
+        if path is None:
+            return (None, None) if arg else ("", "")
+        return path.address or _NULL_PATH, path.parameters
+
+    def _getparams(self, params: Sequence[str]) -> dict[str, str | bool] | None:
+        known = super()._getparams(params)
+        if known is not None and self._server.submission:
+            # Whom the client vouches for is noted by nobody here (RFC 4954 section 5).
+            known.pop("AUTH", None)
+        return known
+
+    @syntax("HELP [command]")
+    async def smtp_HELP(self, arg: str) -> None:
+        if await self.check_auth_needed("HELP"):
+            return
+        known = {
+            name: method
+            for name, method in sorted(self._smtp_methods.items())
+            if self._syntax_available(method) and (name != "AUTH" or self._server.submission)
+        }
+        if not arg:
+            await self.push(f"214 Commands: {' '.join(known)}")
+        elif arg.upper() in known:
+            method = known[arg.upper()]
+            more = method.__smtp_syntax_extended__ or ""
+            await self.push(f"214 {method.__smtp_syntax__}{more}")
+        else:
+            await self.push(f"504 No help on that; there is help on {' '.join(known)}")
 
     @syntax("VRFY <address>")
     async def smtp_VRFY(self, arg: str) -> None:

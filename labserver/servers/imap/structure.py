@@ -23,7 +23,8 @@ _ADDRESS_PIECE = re.compile(
     | (?P<comment> \( (?:[^()\\]|\\.)* \) )
     | (?P<angle> < [^<>]* > )
     | (?P<mark> [,:;] )
-    | (?P<text> \[[^\]]*\] | [^\s",:;<(]+ | . )
+    | (?P<space> \s+ )
+    | (?P<text> \[[^\]]*\] | [^\s",:;<(\[]+ | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -61,7 +62,7 @@ class Envelope(EnvelopeStructure):
 
     @property
     def _value(self) -> List:
-        first, addresses = self._message.first, self._addresses
+        first, addresses = self._message.first, self._found
         sender = addresses(b"from")
         return List(
             [
@@ -79,7 +80,7 @@ class Envelope(EnvelopeStructure):
             ]
         )
 
-    def _addresses(self, name: bytes) -> list[List]:
+    def _found(self, name: bytes) -> list[List]:
         return list(addresses(b",".join(self._message.all(name))))
 
 
@@ -95,7 +96,7 @@ def addresses(value: bytes) -> Iterator[List]:
     words: list[bytes] = []
     plain: list[bytes] = []
     comment = angle = None
-    in_group = False
+    in_group, ended = False, 0
     for piece in (*_ADDRESS_PIECE.finditer(value), None):
         kind = piece.lastgroup if piece else "mark"
         text = piece[0] if piece else b","
@@ -103,14 +104,16 @@ def addresses(value: bytes) -> Iterator[List]:
             comment = text[1:-1]
         elif kind == "angle":
             angle = text[1:-1].strip()
-        elif kind != "mark":
-            if piece and words and piece.start() == ended:
+        elif piece is not None and kind in ("quoted", "text"):
+            if words and piece.start() == ended:
                 # Nothing stood between: one word, such as a quoted local part and its domain.
                 words[-1] += unquoted(text)
                 plain[-1] += text
-            elif text.strip():
+            else:
                 words.append(unquoted(text))
                 plain.append(text)
+        elif kind == "space":
+            continue
         elif text == b":" and not in_group and angle is None:
             in_group = True
             yield _address(None, None, b" ".join(words), None)
@@ -120,7 +123,8 @@ def addresses(value: bytes) -> Iterator[List]:
                 name = b" ".join(words) or None
                 yield _mailbox(name, angle)
             elif plain:
-                yield _mailbox(comment, b"".join(plain))
+                spec = b"".join(plain)
+                yield _mailbox(comment, spec if b"@" in spec else b" ".join(words))
             words, plain, comment, angle = [], [], None, None
             if text == b";" and in_group:
                 in_group = False

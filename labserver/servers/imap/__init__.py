@@ -1,0 +1,125 @@
+"""The IMAP server: RFC 3501 and some extensions, by pymap over the lab's store.
+
+- `connection.py`: the dialogue with one client, its limits, STARTTLS and IDLE.
+- `commands.py`: how commands are read; `state.py`: what they do.
+- `mailboxes.py`: an account's mailboxes over the store; `selected.py`: what one client has been
+  told of the mailbox it has selected.
+- `messages.py`, `parts.py`, `structure.py`: a message's content, its parts, and how ENVELOPE and
+  BODYSTRUCTURE tell of them; `search.py`: which messages SEARCH finds.
+
+pymap is subclassed, never changed. Nothing is shared between labs, and between connections of
+one lab nothing but the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from pymap.concurrent import Subsystem
+from pymap.config import BackendCapability, IMAPConfig
+from pymap.parsing.commands import Commands
+from pysasl import SASLAuth
+from pysasl.hashing import Cleartext
+from pysasl.mechanism.plain import PlainMechanism
+
+from labserver.network.clock import Clock
+from labserver.rules import Limits
+from labserver.servers.accounts import Accounts
+from labserver.servers.imap.commands import all_commands
+from labserver.servers.imap.connection import LINE_OCTETS, Connection, Reader
+from labserver.servers.imap.state import State
+from labserver.store import Store
+
+if TYPE_CHECKING:
+    import ssl  # only its names: Python in a browser has none
+
+
+class _Config(IMAPConfig):
+    """pymap's settings."""
+
+    def __init__(self, hostname: str, limits: Limits, tls: ssl.SSLContext | None) -> None:
+        # Neither threads nor hashes: `Accounts` compares passwords.
+        super().__init__(
+            Namespace(passlib_cfg=None, proxy_protocol=None),
+            host=None,
+            port=0,
+            ssl_context=tls,
+            subsystem=Subsystem.for_asyncio(),
+            cpu_subsystem=Subsystem.for_asyncio(),
+            hash_context=Cleartext(),
+            max_append_len=limits.message,
+        )
+        self._hostname = hostname
+
+    @classmethod
+    def _load_certs(cls, extra: Mapping[str, Any]) -> ssl.SSLContext:
+        return cast("ssl.SSLContext", None)  # without TLS there is no context
+
+    @property
+    def backend_capability(self) -> BackendCapability:
+        """Nothing: `State` says what there is."""
+        return BackendCapability(idle=False, object_id=False, multi_append=False)
+
+    @property
+    def commands(self) -> Commands:
+        return all_commands()
+
+    @property
+    def initial_auth(self) -> SASLAuth:
+        return SASLAuth([PlainMechanism()])
+
+    @property
+    def greeting(self) -> bytes:
+        return f"{self._hostname} IMAP server ready".encode()
+
+
+class ImapServer:
+    """Answers the clients of one IMAP listener.
+
+    `hostname` is how it greets. `tls` lets a client ask for TLS with STARTTLS; `implicit_tls`
+    says that the listener begins with TLS, so that there is nothing left to ask for. Passwords
+    are taken without TLS too: a lesson shows what that means.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        accounts: Accounts,
+        *,
+        hostname: str,
+        clock: Clock,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        implicit_tls: bool = False,
+    ) -> None:
+        self._store, self._accounts = store, accounts
+        self._clock, self._limits = clock, limits
+        self._offers_tls = tls is not None and not implicit_tls
+        self._config = _Config(hostname, limits, tls)
+        self._commands = self._config.commands
+
+    def factory(self) -> asyncio.Protocol:
+        """The protocol of one new connection; to be called on the loop that will run it."""
+        reader = Reader(limit=LINE_OCTETS)
+        return asyncio.StreamReaderProtocol(reader, self._connected)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(
+            self._commands, self._config, self._limits, cast(Reader, reader), writer
+        )
+        state = State(
+            self._config,
+            self._store,
+            self._accounts,
+            clock=self._clock,
+            limits=self._limits,
+            offers_tls=self._offers_tls,
+            written=connection.written,
+        )
+        try:
+            await connection.run(state)
+        finally:
+            writer.close()

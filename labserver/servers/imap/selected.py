@@ -1,0 +1,190 @@
+"""What one client has been told of the mailbox it has selected, and what is still to be told.
+
+The server may tell of new, flagged and removed messages with any response, but a message's number
+must never change while the client may be using it (RFC 3501 section 7.4.1). So what is known
+here is what the client knows; changes wait until a command's response carries them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence, Set
+
+from pymap.flags import FlagOp, PermanentFlags, SessionFlags
+from pymap.parsing.command import Command
+from pymap.parsing.primitives import List, Number
+from pymap.parsing.response import ResponseBye, UntaggedResponse
+from pymap.parsing.response.specials import (
+    ExistsResponse,
+    ExpungeResponse,
+    FetchResponse,
+    FlagsResponse,
+    RecentResponse,
+)
+from pymap.parsing.specials import FetchAttribute, FetchValue, Flag, ObjectId, SequenceSet
+from pymap.parsing.specials.flag import Recent, Wildcard, get_system_flags
+from pymap.selected import SelectedMailbox, SynchronizedMessages
+
+from labserver.servers.imap.messages import Remembered, flags_of
+from labserver.store import Changes
+
+_FLAGS = FetchAttribute(b"FLAGS")
+_UID = FetchAttribute(b"UID")
+SYSTEM_FLAGS = get_system_flags() - {Recent}
+"""The flags of RFC 3501 section 2.3.2 that a client may set."""
+
+
+class KeptFlags(PermanentFlags):
+    """All flags that a client may set: the system's, and any keyword."""
+
+    def __init__(self) -> None:
+        super().__init__(SYSTEM_FLAGS | {Wildcard})
+
+    def intersect(self, other: Iterable[Flag]) -> frozenset[Flag]:
+        return frozenset(flag for flag in other if flag in SYSTEM_FLAGS or not flag.is_system)
+
+
+def apply(operation: FlagOp, flags: Set[Flag], operand: Set[Flag]) -> frozenset[Flag]:
+    """The flags after STORE. Keywords that differ only in case are one (RFC 3501 section 9)."""
+    have = {flag.value.lower(): flag for flag in flags}
+    given = {flag.value.lower(): flag for flag in operand}
+    if operation is FlagOp.ADD:
+        return frozenset((given | have).values())
+    if operation is FlagOp.DELETE:
+        return frozenset(flag for name, flag in have.items() if name not in given)
+    return frozenset(have.get(name, flag) for name, flag in given.items())
+
+
+class Told(SynchronizedMessages):
+    """The messages a client knows of, with the flags it was told."""
+
+    def __init__(self, flags: dict[int, frozenset[Flag]]) -> None:
+        super().__init__()
+        self.uids = list(flags)
+        """In order: a message's number is its place here, from 1."""
+        self.flags = flags
+
+    @property
+    def exists(self) -> int:
+        return len(self.uids)
+
+    @property
+    def max_uid(self) -> int:
+        return self.uids[-1] if self.uids else 0
+
+    def number(self, uid: int) -> int:
+        """The message sequence number of a message the client knows of."""
+        return bisect_left(self.uids, uid) + 1
+
+    def get(self, uid: int) -> Remembered | None:
+        return Remembered(uid, self.flags[uid]) if uid in self.flags else None
+
+    def get_uids(self, seq_set: SequenceSet) -> Sequence[tuple[int, int]]:
+        if not seq_set.uid:
+            return [(n, self.uids[n - 1]) for n in sorted(seq_set.flatten(self.exists)) if n]
+        wanted = seq_set.flatten(self.max_uid)
+        if len(wanted) > len(self.uids):
+            return [(n, uid) for n, uid in enumerate(self.uids, 1) if uid in wanted]
+        return [(self.number(uid), uid) for uid in sorted(wanted) if uid in self.flags]
+
+    def get_all(self, seq_set: SequenceSet) -> Sequence[tuple[int, Remembered]]:
+        return [(n, Remembered(uid, self.flags[uid])) for n, uid in self.get_uids(seq_set)]
+
+
+class Selected(SelectedMailbox):
+    """One client's view of the mailbox it has selected."""
+
+    def __init__(self, mailbox: int, changes: Changes, *, readonly: bool) -> None:
+        super().__init__(
+            ObjectId(b"F%d" % mailbox), readonly, KeptFlags(), SessionFlags(()), lookup=mailbox
+        )
+        self.mod_sequence = changes.modseq
+        self._told = Told({uid: flags_of(names) for uid, names in changes.flags.items()})
+        self._keywords = self.keywords
+        self._told_recent = len(changes.recent)
+        for uid in changes.recent:
+            self.session_flags.add_recent(uid)
+        self._flags: dict[int, frozenset[Flag]] = {}
+        self._removed: set[int] = set()
+        self._silenced: dict[int, frozenset[Flag]] = {}
+        self._is_gone = False
+
+    @property
+    def messages(self) -> Told:
+        return self._told
+
+    @property
+    def keywords(self) -> frozenset[Flag]:
+        """The keywords that messages have."""
+        distinct = set(self._told.flags.values())
+        return frozenset(flag for flags in distinct for flag in flags if not flag.is_system)
+
+    def learn(self, changes: Changes) -> None:
+        """Take in what happened; `fork` tells the client."""
+        self.mod_sequence = changes.modseq
+        for uid, names in changes.flags.items():
+            self._flags[uid] = flags_of(names)
+        for uid in changes.recent:
+            self.session_flags.add_recent(uid)
+        if changes.uids is not None:
+            gone = self._told.flags.keys() - set(changes.uids)
+            self._removed |= gone
+            for uid in self._flags.keys() - set(changes.uids):
+                del self._flags[uid]
+            self.session_flags.remove(gone)
+
+    def set_deleted(self) -> None:
+        self._is_gone = True
+
+    def silence(self, seq_set: SequenceSet, flag_set: Set[Flag], flag_op: FlagOp) -> None:
+        """STORE.SILENT: the client knows what comes of its own command, so it isn't told."""
+        operand = self.permanent_flags & flag_set
+        told = self._told.flags
+        self._silenced = {
+            uid: apply(flag_op, told[uid], operand) for _, uid in self._told.get_uids(seq_set)
+        }
+
+    def fork(self, command: Command) -> tuple[Selected, Iterable[UntaggedResponse]]:
+        """What the response to this command also has to tell; from then on the client knows it."""
+        if self._is_gone:
+            return self, [ResponseBye(b"The selected mailbox has been deleted.")]
+        untagged: list[UntaggedResponse] = []
+        if not self.hide_expunged:
+            untagged += self._tell_removed()
+        untagged += self._tell_flags(with_uid=bool(getattr(command, "uid", False)))
+        self.hide_expunged = False
+        self._silenced = {}
+        return self, untagged
+
+    def _tell_removed(self) -> Iterable[UntaggedResponse]:
+        # From the last to the first, so that each number still means what the client thinks.
+        for uid in sorted(self._removed, reverse=True):
+            number = self._told.number(uid)
+            del self._told.uids[number - 1], self._told.flags[uid]
+            yield ExpungeResponse(number)
+        self._removed.clear()
+
+    def _tell_flags(self, *, with_uid: bool) -> Iterable[UntaggedResponse]:
+        told, new, flagged = self._told, [], []
+        for uid, flags in self._flags.items():
+            if uid not in told.flags:
+                new.append(uid)
+            elif flags not in (told.flags[uid], self._silenced.get(uid)):
+                flagged.append(uid)
+        told.flags |= self._flags
+        told.uids += sorted(new)
+        if new:
+            yield ExistsResponse(told.exists)
+        if new or self.session_flags.recent != self._told_recent:
+            self._told_recent = self.session_flags.recent
+            yield RecentResponse(self._told_recent)
+        if self._flags and not self.keywords <= self._keywords:
+            self._keywords = self.keywords
+            yield FlagsResponse(SYSTEM_FLAGS | self._keywords)
+        self._flags = {}
+        for uid in flagged:
+            flags = told.flags[uid] | self.session_flags.get(uid)
+            data = [FetchValue.of(_FLAGS, List(flags, sort=True))]
+            if with_uid:
+                data.append(FetchValue.of(_UID, Number(uid)))
+            yield FetchResponse(told.number(uid), data)

@@ -1,0 +1,359 @@
+"""What the commands do, where pymap does it differently from the RFCs, or not at all.
+
+A `State` is one client's way through the states of RFC 3501 section 3, from the greeting on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from pymap.bytes import MaybeBytes, WriteStream
+from pymap.concurrent import Event
+from pymap.config import IMAPConfig
+from pymap.exceptions import InvalidAuth
+from pymap.fetch import MessageAttributes
+from pymap.imap.state import ConnectionState
+from pymap.interfaces.login import LoginInterface
+from pymap.parsing.command import Command, CommandSelect, auth
+from pymap.parsing.command.nonauth import StartTLSCommand
+from pymap.parsing.command.select import CloseCommand, FetchCommand, MoveCommand
+from pymap.parsing.commands import InvalidCommand
+from pymap.parsing.primitives import Number
+from pymap.parsing.response import (
+    CommandResponse,
+    ResponseBad,
+    ResponseCode,
+    ResponseNo,
+    ResponseOk,
+    UntaggedResponse,
+)
+from pymap.parsing.response.code import (
+    Capability,
+    PermanentFlags,
+    UidNext,
+    UidValidity,
+    Unseen,
+)
+from pymap.parsing.response.specials import (
+    ExistsResponse,
+    FetchResponse,
+    FlagsResponse,
+    RecentResponse,
+    StatusResponse,
+)
+from pymap.parsing.specials import FetchAttribute, SequenceSet, StatusAttribute
+from pymap.parsing.specials.flag import Seen
+from pymap.parsing.specials.sequenceset import MaxValue
+from pymap.selected import SelectedMailbox
+from pysasl.creds.server import ServerCredentials
+from pysasl.identity import Identity
+
+from labserver.network.clock import Clock
+from labserver.rules import Limits
+from labserver.servers.accounts import Accounts
+from labserver.servers.imap import commands
+from labserver.servers.imap.mailboxes import Session, Snapshot
+from labserver.servers.imap.messages import Message
+from labserver.servers.imap.selected import Selected
+from labserver.store import Store, StoreError
+
+_log = logging.getLogger("labserver")
+
+_Answer: TypeAlias = tuple[CommandResponse, SelectedMailbox | None]
+
+_CAPABILITIES = (
+    b"LITERAL+",  # RFC 7888
+    b"ENABLE",  # RFC 5161
+    b"IDLE",  # RFC 2177
+    b"NAMESPACE",  # RFC 2342
+    b"UIDPLUS",  # RFC 4315
+    b"MOVE",  # RFC 6851
+    b"UNSELECT",  # RFC 3691
+    b"CHILDREN",  # RFC 3348
+    b"STATUS=SIZE",  # RFC 8438
+)
+_REFUSALS = {
+    b"TOOBIG": b"That is longer than this server takes.",
+    b"BADCHARSET": b"Only US-ASCII and UTF-8 are known here.",
+}
+_FLAGS = FetchAttribute(b"FLAGS")
+_FAILURE_DELAY = 0.1
+"""Seconds before a wrong password is answered, so that guessing takes long."""
+
+
+@dataclass(frozen=True)
+class _Claim(Identity):
+    """Who a client says it is; right if the password is."""
+
+    accounts: Accounts
+    name: str
+
+    @property
+    def authcid(self) -> str:
+        return self.name
+
+    def compare_authcid(self, authcid: str) -> bool:
+        return authcid == self.name
+
+    def compare_secret(self, secret: str) -> bool:
+        return self.accounts.log_in(self.name, secret) is not None
+
+    def get_clear_secret(self) -> None:
+        return None
+
+
+class State(ConnectionState):
+    """One client's state. `written` is awaited after each message that FETCH has written."""
+
+    def __init__(
+        self,
+        config: IMAPConfig,
+        store: Store,
+        accounts: Accounts,
+        *,
+        clock: Clock,
+        limits: Limits,
+        offers_tls: bool,
+        written: Callable[[], Awaitable[None]],
+    ) -> None:
+        # pymap would only ask it in `_login`, which is our own.
+        super().__init__(cast(LoginInterface, None), config)
+        self._store, self._accounts = store, accounts
+        self._clock, self._limits = clock, limits
+        self._offers_tls, self._written = offers_tls, written
+
+    @property
+    def logged_in(self) -> bool:
+        return self._session is not None
+
+    @property
+    def capability(self) -> Capability:
+        names = [*_CAPABILITIES, b"APPENDLIMIT=%d" % self._limits.message]  # RFC 7889
+        if not self.logged_in:
+            if self._offers_tls:
+                names.append(b"STARTTLS")
+            names += [b"AUTH=" + mechanism.name for mechanism in self.auth.server_mechanisms]
+        return Capability(names)
+
+    # -- around each command
+
+    async def news(self, cmd: Command) -> Iterable[UntaggedResponse]:
+        """What the client is told before its command is obeyed.
+
+        A UID command allows EXPUNGE responses. They come first, so that no number in the
+        command's own responses means one message before and another after them.
+        """
+        if self._selected and isinstance(cmd, CommandSelect) and getattr(cmd, "uid", False):
+            selected = await self.session.check_mailbox(self._selected)
+            self._selected, untagged = selected.fork(cmd)
+            return untagged
+        return ()
+
+    async def do_command(self, cmd: Command) -> CommandResponse:
+        if isinstance(cmd, InvalidCommand) and cmd.parse_exc and cmd.parse_exc.code:
+            code = cmd.parse_exc.code
+            text = next((why for name, why in _REFUSALS.items() if name in bytes(code)), b"")
+            return ResponseNo(cmd.tag, text, code)
+        if self._selected is not None:
+            self._selected.hide_expunged = False
+            numbers = getattr(cmd, "sequence_set", None)
+            if numbers is not None and not _within(numbers, self._selected.messages.exists):
+                return ResponseBad(cmd.tag, cmd.command + b": There is no such message.")
+        if getattr(cmd, "options", None):
+            return ResponseBad(cmd.tag, cmd.command + b": No options are known here.")
+        return await super().do_command(cmd)
+
+    async def receive_updates(self, cmd: Command, done: Event) -> Iterable[UntaggedResponse]:
+        """Wait for something to tell a client that is idle."""
+        if self._selected is None:
+            await done.wait()
+            return ()
+        selected = await self.session.check_mailbox(self._selected, wait_on=done)
+        self._selected, untagged = selected.fork(cmd)
+        return untagged
+
+    # -- not authenticated
+
+    async def do_greeting(self) -> CommandResponse:
+        return ResponseOk(b"*", self.config.greeting, self.capability)
+
+    async def do_starttls(self, cmd: StartTLSCommand) -> _Answer:
+        if not self._offers_tls:
+            return ResponseBad(cmd.tag, b"STARTTLS isn't offered here."), None
+        self._offers_tls = False
+        return ResponseOk(cmd.tag, b"Begin TLS now."), None
+
+    async def _login(self, creds: ServerCredentials) -> Session:
+        right = creds.verify(_Claim(self._accounts, creds.authcid))
+        # To act for somebody else is a right that no account here has (RFC 4616 section 2).
+        if not right or creds.authzid.casefold() != creds.authcid.casefold():
+            await asyncio.sleep(_FAILURE_DELAY)
+            raise InvalidAuth("Wrong name or password.")
+        account = creds.authcid.casefold()
+        self._store.ensure_mailbox(account, "INBOX")
+        return Session(self.config, self._store, self._clock, account)
+
+    # -- authenticated
+
+    async def do_select(self, cmd: auth.SelectCommand | commands.SelectCommand) -> _Answer:
+        self._selected = None
+        mailbox, selected = await self.session.select_mailbox(cmd.mailbox, cmd.readonly)
+        snapshot = cast(Snapshot, mailbox)
+        mode = b"READ-ONLY" if selected.readonly else b"READ-WRITE"
+        response = ResponseOk(cmd.tag, b"Selected mailbox.", ResponseCode.of(mode))
+        response.add_untagged(FlagsResponse(snapshot.flags))
+        permanent = [] if selected.readonly else snapshot.permanent_flags
+        response.add_untagged_ok(b"Flags that stay.", PermanentFlags(permanent))
+        response.add_untagged(ExistsResponse(selected.messages.exists))
+        response.add_untagged(RecentResponse(selected.session_flags.recent))
+        unseen = next(
+            (
+                number
+                for number, known in selected.messages.get_all(SequenceSet.all())
+                if Seen not in known.permanent_flags
+            ),
+            None,
+        )
+        if unseen:
+            response.add_untagged_ok(b"First unseen message.", Unseen(unseen))
+        response.add_untagged_ok(b"UIDs valid.", UidValidity(snapshot.uid_validity))
+        response.add_untagged_ok(b"Predicted next UID.", UidNext(snapshot.next_uid))
+        return response, selected
+
+    async def do_create(self, cmd: auth.CommandMailboxArg) -> _Answer:
+        _, updates = await self.session.create_mailbox(cmd.mailbox, selected=self._selected)
+        return _completed(cmd), updates
+
+    async def do_delete(self, cmd: auth.CommandMailboxArg) -> _Answer:
+        if cmd.mailbox == "INBOX":
+            return ResponseNo(cmd.tag, b"INBOX can't be deleted.", ResponseCode.of(b"CANNOT")), None
+        mailbox, _ = await self.session.get_mailbox(cmd.mailbox)
+        if self._selected and self._selected.mailbox_id == mailbox.mailbox_id:
+            self._selected = None
+        updates = await self.session.delete_mailbox(cmd.mailbox, selected=self._selected)
+        return _completed(cmd), updates
+
+    async def do_status(self, cmd: auth.StatusCommand) -> _Answer:
+        mailbox, updates = await self.session.get_mailbox(cmd.mailbox, selected=self._selected)
+        snapshot = cast(Snapshot, mailbox)
+        recent = snapshot.recent
+        if updates and updates.mailbox_id == snapshot.mailbox_id:
+            recent = updates.session_flags.recent
+        known = {
+            b"MESSAGES": snapshot.exists,
+            b"RECENT": recent,
+            b"UNSEEN": snapshot.unseen,
+            b"UIDNEXT": snapshot.next_uid,
+            b"UIDVALIDITY": snapshot.uid_validity,
+            b"SIZE": snapshot.size,
+            b"APPENDLIMIT": self._limits.message,
+        }
+        data: dict[StatusAttribute, MaybeBytes] = {
+            item: Number(known[item.value]) for item in cmd.status_list
+        }
+        response = _completed(cmd)
+        response.add_untagged(StatusResponse(cmd.mailbox, data))
+        return response, updates
+
+    async def do_namespace(self, cmd: commands.NamespaceCommand) -> _Answer:
+        response = _completed(cmd)
+        response.add_untagged(UntaggedResponse(b'NAMESPACE (("" "/")) NIL NIL'))
+        return response, None
+
+    async def do_enable(self, cmd: commands.EnableCommand) -> _Answer:
+        """No extension here needs to be enabled."""
+        response = _completed(cmd)
+        response.add_untagged(UntaggedResponse(b"ENABLED"))
+        return response, None
+
+    # -- selected
+
+    async def do_close(self, cmd: CloseCommand) -> _Answer:
+        if not self.selected.readonly:
+            await self.session.expunge_mailbox(self.selected)
+        self._selected = None
+        return _completed(cmd), None
+
+    async def do_unselect(self, cmd: commands.UnselectCommand) -> _Answer:
+        self._selected = None
+        return _completed(cmd), None
+
+    async def do_move(self, cmd: MoveCommand) -> _Answer:
+        code, updates = await self.session.move_messages(
+            self.selected, cmd.sequence_set, cmd.mailbox
+        )
+        response = _completed(cmd)
+        if code:
+            # Before the EXPUNGE responses (RFC 6851 section 4.3).
+            response.add_untagged_ok(b"Moved.", code)
+        return response, updates
+
+    async def do_fetch(self, cmd: FetchCommand) -> _Answer:
+        selected = cast(Selected, self.selected)
+        selected.hide_expunged = not cmd.uid
+        set_seen = not selected.readonly and any(item.set_seen for item in cmd.attributes)
+        messages, updates = await self.session.fetch_messages(selected, cmd.sequence_set, set_seen)
+        response = _completed(cmd)
+        for number, message in messages:
+            if isinstance(message, Message):
+                items = cmd.attributes
+                if set_seen and message.permanent_flags != selected.messages.flags[message.uid]:
+                    items = [*items, _FLAGS]
+                if _FLAGS in items:
+                    selected.messages.flags[message.uid] = message.permanent_flags
+                attributes = MessageAttributes(message, selected, items)
+                response.add_untagged(_Fetched(number, attributes, response, self._written))
+            else:
+                _expunged(response)
+        return response, updates
+
+
+class _Fetched(FetchResponse):
+    """What FETCH tells of one message; its content is read while it is written."""
+
+    def __init__(
+        self,
+        number: int,
+        attributes: MessageAttributes,
+        response: CommandResponse,
+        written: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(number, attributes)
+        self._attributes, self._response, self._written = attributes, response, written
+
+    async def async_write(self, writer: WriteStream) -> None:
+        try:
+            async with self._attributes.load_hook():
+                octets = self.tobytes()
+        except StoreError:
+            # While the messages before it were written another client removed this one.
+            _expunged(self._response)
+        except Exception:
+            _log.exception("IMAP FETCH can't tell of a message")
+            self._response.condition = ResponseNo.condition
+            self._response.code = ResponseCode.of(b"SERVERBUG")
+        else:
+            writer.write(octets)
+            await self._written()
+
+
+def _completed(cmd: Command) -> ResponseOk:
+    return ResponseOk(cmd.tag, cmd.command + b" completed.")
+
+
+def _expunged(response: CommandResponse) -> None:
+    """Answer NO: not all that was asked for is still there (RFC 2180 section 4.1)."""
+    response.condition = ResponseNo.condition
+    response.code = ResponseCode.of(b"EXPUNGEISSUED")
+
+
+def _within(numbers: SequenceSet, exists: int) -> bool:
+    """Whether there are messages of all these numbers (RFC 3501 section 9, seq-number)."""
+    if numbers.uid:
+        return True
+    ends = [end for item in numbers.value for end in (item if isinstance(item, tuple) else (item,))]
+    return all(exists > 0 if isinstance(end, MaxValue) else end <= exists for end in ends)

@@ -1,0 +1,1687 @@
+"""The IMAP server as a client meets it, over both networks: RFC 3501 and what it advertises."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import imaplib
+import logging
+import poplib
+import re
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from dialogue import Client, play
+
+from labserver import Lab, Limits
+from labserver.message import Envelope
+from labserver.network import Network
+from labserver.network.inline import InlineNetwork
+from labserver.network.loopback import LoopbackNetwork
+from labserver.servers.imap.parts import Part
+from labserver.servers.imap.structure import Body
+from labserver.servers.imap.structure import Envelope as EnvelopeStructure
+from labserver.store import Delivery, StoreError
+
+pytestmark = pytest.mark.protocol
+
+ANA, PASSWORD = "ana@lab.example", "ana-lab-password"
+BEN, BEN_PASSWORD = "ben@lab.example", "ben-lab-password"
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+HELLO = b"Subject: hello\r\nFrom: eve@far.example\r\n\r\nfirst\r\nsecond\r\n"
+LOGIN = f"""
+    S: * OK [CAPABILITY IMAP4rev1 ...] lab.example IMAP server ready
+    C: a LOGIN {ANA} {PASSWORD}
+    S: a OK [CAPABILITY IMAP4rev1 ...] Authentication successful.
+"""
+ENTER = (
+    LOGIN
+    + """
+    C: b SELECT INBOX
+    S: * FLAGS ...
+    S: * OK [PERMANENTFLAGS ...
+    S: * ... EXISTS
+    S: * ... RECENT
+    S: * OK [UIDVALIDITY 1] UIDs valid.
+    S: * OK [UIDNEXT ...
+    S: b OK [READ-WRITE] Selected mailbox.
+"""
+)
+"""SELECT where there is nothing unseen."""
+SEEN = frozenset({"\\Seen"})
+
+
+def keep(lab: Lab, *messages: bytes, account: str = ANA, flags: frozenset[str] = SEEN) -> None:
+    """Put messages into an INBOX exactly as they are, without a server's trace headers."""
+    store = lab._store
+
+    def append() -> None:
+        inbox = store.ensure_mailbox(account, "INBOX")
+        with store.transaction():
+            for octets in messages:
+                store.append(inbox.id, octets, NOON, flags)
+
+    lab.network.run(append)
+
+
+def deliver(lab: Lab, octets: bytes = HELLO) -> None:
+    """What the SMTP server does with a message."""
+    delivery = Delivery(Envelope("eve@far.example", (ANA,)), octets, NOON)
+    lab.network.run(lambda: lab._store.deliver(delivery))
+
+
+_open: list[Client] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_client_stays_open() -> Iterator[None]:
+    yield
+    while _open:
+        _open.pop().close()
+
+
+def connect(lab: Lab, listener: str = "imap") -> Client:
+    """A client that is closed when its test ends."""
+    _open.append(Client(lab, listener))
+    return _open[-1]
+
+
+class Imap:
+    """A client that says a command and gives back all that is answered, the tag left out."""
+
+    def __init__(self, lab: Lab, listener: str = "imap", *, account: str = ANA) -> None:
+        self.client = connect(lab, listener)
+        self.client.line()
+        assert self("LOGIN", account, dict(lab.accounts)[account])[-1].startswith("OK")
+
+    def __call__(self, *words: str) -> list[str]:
+        self.client.send(" ".join(("t", *words)).encode() + b"\r\n")
+        return self.answer()
+
+    def answer(self, tag: str = "t ") -> list[str]:
+        """All lines up to the tagged one; literals stand in them as they are."""
+        lines = []
+        while True:
+            line = self.line()
+            lines.append(line.removeprefix(tag))
+            if line.startswith(tag):
+                return lines
+
+    def line(self) -> str:
+        octets = self.client.line()
+        assert octets, "the connection ended"
+        while literal := re.search(rb"\{(\d+)\}\r\n\Z", octets):
+            there = len(octets)
+            while len(octets) - there < int(literal[1]):
+                octets += self.client.line()
+        return octets.decode("utf-8", "backslashreplace").removesuffix("\r\n")
+
+    def say(self, octets: bytes) -> None:
+        self.client.send(octets)
+
+
+@pytest.fixture
+def inline() -> Iterator[Network]:
+    """Virtual time, for what takes long."""
+    network = InlineNetwork()
+    yield network
+    network.close()
+
+
+def ana(lab: Lab) -> Imap:
+    """A client with INBOX selected."""
+    client = Imap(lab)
+    assert client("SELECT INBOX")[-1].startswith("OK [READ-WRITE]")
+    return client
+
+
+def at_work(lab: Lab) -> tuple[int, int]:
+    """How many tasks and watchers there are where the servers run."""
+
+    def count() -> tuple[int, int]:
+        return len(asyncio.all_tasks()), len(lab._store._watchers)
+
+    lab.network.settle()
+    return lab.network.run(count)
+
+
+# -- greeting, login
+
+
+def test_a_session_from_greeting_to_logout(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imap",
+        f"""
+        S: * OK [CAPABILITY IMAP4rev1 ... STARTTLS AUTH=PLAIN] lab.example IMAP server ready
+        C: a1 LOGIN {ANA} {PASSWORD}
+        S: a1 OK [CAPABILITY IMAP4rev1 ... APPENDLIMIT=33554432] Authentication successful.
+        C: a2 SELECT inbox
+        S: * FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen)
+        S: * OK [PERMANENTFLAGS (\\* \\Answered \\Deleted \\Draft \\Flagged \\Seen)] ...
+        S: * 0 EXISTS
+        S: * 0 RECENT
+        S: * OK [UIDVALIDITY 1] UIDs valid.
+        S: * OK [UIDNEXT 1] Predicted next UID.
+        S: a2 OK [READ-WRITE] Selected mailbox.
+        C: a3 LOGOUT
+        S: * BYE Logging out.
+        S: a3 OK Logout successful.
+        -- server closes
+        """,
+    )
+    assert session.closed
+    assert session.ending == ""
+
+
+def test_capability_names_what_there_is_and_no_version(lab: Lab) -> None:
+    client = connect(lab)
+    greeting = client.line().decode()
+    assert not re.search(r"pymap|\d+\.\d+", greeting)
+    client.send(b"a CAPABILITY\r\n")
+    assert (
+        client.line().decode().split()[2:]
+        == (
+            "IMAP4rev1 LITERAL+ ENABLE IDLE NAMESPACE UIDPLUS MOVE UNSELECT CHILDREN STATUS=SIZE"
+            " APPENDLIMIT=33554432 STARTTLS AUTH=PLAIN"
+        ).split()
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"{ANA} wrong",
+        f"nobody@lab.example {PASSWORD}",
+        f"{BEN} {PASSWORD}",
+        f'{ANA} ""',
+        '"" ""',
+        '"\\"" "\\\\"',
+    ],
+)
+def test_a_wrong_name_or_password_is_refused_and_can_be_tried_again(lab: Lab, words: str) -> None:
+    play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C: a LOGIN {words}
+        S: a NO [AUTHENTICATIONFAILED] Wrong name or password.
+        C: b SELECT INBOX
+        S: b BAD SELECT: Must authenticate first.
+        C: c LOGIN "{ANA.upper()}" "{PASSWORD}"
+        S: c OK ...
+        C: d LOGIN {ANA} {PASSWORD}
+        S: d BAD LOGIN: Already authenticated.
+        C: e AUTHENTICATE PLAIN
+        S: e BAD AUTHENTICATE: Already authenticated.
+        """,
+    )
+
+
+def test_a_wrong_password_takes_a_moment(inline: Network) -> None:
+    with Lab(network=inline) as lab:
+        client = connect(lab)
+        client.line()
+        before = inline.clock.seconds()
+        client.send(f"a LOGIN {ANA} wrong\r\n".encode())
+        client.line()
+        assert inline.clock.seconds() - before == pytest.approx(0.1)
+
+
+def plain(identity: str, name: str, password: str) -> str:
+    """The PLAIN mechanism's answer (RFC 4616)."""
+    return base64.b64encode(f"{identity}\0{name}\0{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (plain("", ANA, PASSWORD), "OK [CAPABILITY ...] Authentication successful."),
+        (plain(ANA.upper(), ANA, PASSWORD), "OK ..."),
+        (plain(BEN, ANA, PASSWORD), "NO [AUTHENTICATIONFAILED] ..."),
+        (plain("", ANA, "wrong"), "NO [AUTHENTICATIONFAILED] ..."),
+        ("*", "BAD Authentication canceled."),
+        ("!", "BAD ..."),
+        ("YQ==", "BAD ..."),
+        (base64.b64encode(b"\0\xff\0\xff").decode(), "BAD Name and password have to be UTF-8."),
+    ],
+)
+def test_authenticate_plain(lab: Lab, response: str, answer: str) -> None:
+    play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C: a authenticate plain
+        S: +
+        C: {response}
+        S: a {answer}
+        C: b NOOP
+        S: b OK NOOP completed.
+        """,
+    )
+
+
+def test_an_unknown_mechanism_is_refused(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        """
+        S: * OK ...
+        C: a AUTHENTICATE CRAM-MD5
+        S: a NO Invalid authentication mechanism.
+        """,
+    )
+
+
+# -- TLS
+
+
+def test_starttls(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imap",
+        f"""
+        S: * OK [... STARTTLS AUTH=PLAIN] ...
+        C: a STARTTLS
+        S: a OK Begin TLS now.
+        -- TLS
+        C: b CAPABILITY
+        S: * CAPABILITY IMAP4rev1 ... APPENDLIMIT=33554432 AUTH=PLAIN
+        S: b OK ...
+        C: c STARTTLS
+        S: c BAD STARTTLS isn't offered here.
+        C: d LOGIN {ANA} {PASSWORD}
+        S: d OK ...
+        C: e STARTTLS
+        S: e BAD STARTTLS: Already authenticated.
+        """,
+    )
+    assert session.tls
+
+
+def test_what_was_said_behind_starttls_is_not_obeyed_under_tls(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C! a STARTTLS\\r\\nb LOGIN {ANA} {PASSWORD}\\r\\nc CREATE Injected\\r\\n
+        S: a OK Begin TLS now.
+        -- TLS
+        C: d LIST "" *
+        S: d BAD LIST: Must authenticate first.
+        """,
+    )
+
+
+def test_with_tls_from_the_first_octet_starttls_is_not_offered(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imaps",
+        """
+        S: * OK [... APPENDLIMIT=33554432 AUTH=PLAIN] ...
+        C: a STARTTLS
+        S: a BAD STARTTLS isn't offered here.
+        """,
+    )
+    assert all(line.tls for line in session.lines)
+
+
+def test_a_broken_handshake_ends_one_connection_only(lab: Lab) -> None:
+    before = at_work(lab)
+    session = play(
+        lab,
+        "imap",
+        """
+        S: * OK ...
+        C: a STARTTLS
+        S: a OK Begin TLS now.
+        C: b this is no TLS
+        """,
+    )
+    assert session.ending == "the client spoke plain text where TLS was due"
+    assert at_work(lab) == before
+    ana(lab)
+
+
+# -- mailboxes
+
+
+def test_mailboxes_are_made_listed_and_removed(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        LOGIN
+        + """
+        C: c CREATE Work/2026/
+        S: c OK CREATE completed.
+        C: d CREATE work
+        S: d OK CREATE completed.
+        C: e CREATE Work
+        S: e NO [ALREADYEXISTS] Mailbox already exists.
+        C: f CREATE inbox
+        S: f NO [ALREADYEXISTS] Mailbox already exists.
+        C: g CREATE inbox/Old
+        S: g OK CREATE completed.
+        C: h LIST "" *
+        S: * LIST (\\HasChildren) "/" INBOX
+        S: * LIST (\\HasNoChildren) "/" INBOX/Old
+        S: * LIST (\\HasChildren) "/" Work
+        S: * LIST (\\HasNoChildren) "/" Work/2026
+        S: * LIST (\\HasNoChildren) "/" work
+        S: h OK LIST completed.
+        C: i LIST "" %
+        S: * LIST (\\HasChildren) "/" INBOX
+        S: * LIST (\\HasChildren) "/" Work
+        S: * LIST (\\HasNoChildren) "/" work
+        S: i OK LIST completed.
+        C: j LIST Work/ %
+        S: * LIST (\\HasNoChildren) "/" Work/2026
+        S: j OK LIST completed.
+        C: k LIST "" iNb*
+        S: * LIST (\\HasChildren) "/" INBOX
+        S: k OK LIST completed.
+        C: l LIST "" ""
+        S: * LIST (\\Noselect) "/" ""
+        S: l OK LIST completed.
+        C: m DELETE Work
+        S: m OK DELETE completed.
+        C: n LIST "" W%
+        S: * LIST (\\Noselect \\HasChildren) "/" Work
+        S: n OK LIST completed.
+        C: o SELECT Work
+        S: o NO [NONEXISTENT] Mailbox does not exist.
+        C: p DELETE Work
+        S: p NO [NONEXISTENT] Mailbox does not exist.
+        C: q DELETE inbox
+        S: q NO [CANNOT] INBOX can't be deleted.
+        C: r LIST "" % RETURN (CHILDREN)
+        S: r BAD LIST: Invalid arguments.
+        C: s NAMESPACE
+        S: * NAMESPACE (("" "/")) NIL NIL
+        S: s OK NAMESPACE completed.
+        """,
+    )
+
+
+@pytest.mark.parametrize("name", ['""', "/x", "a//b", '"a*"', '"a%"', "x" * 256, '"a\tb"', "&AAo-"])
+def test_a_name_that_makes_no_sense_is_refused(lab: Lab, name: str) -> None:
+    client = Imap(lab)
+    assert client("CREATE", name)[-1].startswith("NO [CANNOT] ")
+    assert client("CREATE x") == ["OK CREATE completed."]
+    assert client("RENAME x", name)[-1].startswith("NO [CANNOT] ")
+
+
+@pytest.mark.parametrize("name", ["&", "&abc", '"&abc"', "&2AA-", "&A-", "Gr\u00fc\u00dfe", "a&b"])
+def test_a_name_that_is_no_modified_utf7_is_bad_wherever_it_stands(lab: Lab, name: str) -> None:
+    client = ana(lab)
+    for command in (
+        "CREATE", "DELETE", "SELECT", "EXAMINE", "SUBSCRIBE", "UNSUBSCRIBE", "RENAME INBOX",
+        'LIST ""', 'LSUB ""', "COPY 1", "MOVE 1", "UID COPY 1", "UID MOVE 1",
+    ):  # fmt: skip
+        assert client(command, name)[-1].startswith("BAD "), command
+    assert client("RENAME", name, "x")[-1].startswith("BAD ")
+    assert client("STATUS", name, "(MESSAGES)")[-1].startswith("BAD ")
+    assert client("APPEND", name, "{1+}\r\nx")[-1].startswith("BAD ")
+
+
+def test_names_beyond_ascii_travel_in_modified_utf7(lab: Lab) -> None:
+    client = Imap(lab)
+    assert client("CREATE &AOk-t&AOk-") == ["OK CREATE completed."]
+    assert client("CREATE R&-D") == ["OK CREATE completed."]
+    assert client('LIST "" *')[1:3] == [
+        '* LIST (\\HasNoChildren) "/" &AOk-t&AOk-',
+        '* LIST (\\HasNoChildren) "/" R&-D',
+    ]
+    assert lab.mailbox(ANA, "\u00e9t\u00e9") == lab.mailbox(ANA, "R&D") == ()
+
+
+def test_a_pattern_full_of_wildcards_takes_no_time(lab: Lab) -> None:
+    client = Imap(lab)
+    client("CREATE", "a" * 200)
+    assert client('LIST ""', "*a" * 100 + "b") == ["OK LIST completed."]
+    assert client('LIST ""', "*a%" * 60)[0] == f'* LIST (\\HasNoChildren) "/" {"a" * 200}'
+
+
+def test_rename_takes_inferiors_along(lab: Lab) -> None:
+    client = Imap(lab)
+    for name in ("a", "a/b", "a/b/c", "ab"):
+        client("CREATE", name)
+    client("APPEND a/b {3+}\r\nx\r\n")
+    assert client("RENAME a x/y") == ["OK RENAME completed."]
+    assert [line.split()[-1] for line in client('LIST "" *')[:-1]] == [
+        "INBOX", "x", "x/y", "x/y/b", "x/y/b/c", "ab",
+    ]  # fmt: skip
+    assert client("STATUS x/y/b (MESSAGES UIDVALIDITY)")[0] == (
+        "* STATUS x/y/b (MESSAGES 1 UIDVALIDITY 3)"
+    )
+    assert client("RENAME x x/z")[-1] == "NO [CANNOT] A mailbox can't become its own inferior."
+    assert client("RENAME x ab")[-1] == "NO [ALREADYEXISTS] Mailbox already exists."
+    assert client("RENAME nowhere z")[-1] == "NO [NONEXISTENT] Mailbox does not exist."
+    assert client("RENAME ab INBOX")[-1].startswith("NO ")
+
+
+def test_renaming_inbox_moves_its_messages_and_leaves_it_empty(network: Network) -> None:
+    with Lab(network=network) as lab:
+        keep(lab, b"1\r\n", b"2\r\n")
+        client, other = ana(lab), ana(lab)
+        client("CREATE INBOX/sub")
+        assert client("RENAME INBOX old/mail") == ["* 2 EXPUNGE", "* 1 EXPUNGE", "* 0 RECENT",
+                                                   "OK RENAME completed."]  # fmt: skip
+        assert other("NOOP")[:2] == ["* 2 EXPUNGE", "* 1 EXPUNGE"]
+        assert [line.split()[-1] for line in client('LIST "" *')[:-1]] == [
+            "INBOX", "INBOX/sub", "old", "old/mail",
+        ]  # fmt: skip
+        keep(lab, b"3\r\n")
+        assert client("NOOP")[0] == "* 1 EXISTS"
+        assert client("FETCH 1 UID")[0] == "* 1 FETCH (UID 3)"
+        assert len(lab.mailbox(ANA, "old/mail")) == 2
+
+
+def test_subscriptions(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        LOGIN
+        + """
+        C: c CREATE a/b
+        S: c OK ...
+        C: d SUBSCRIBE a/b
+        S: d OK SUBSCRIBE completed.
+        C: e LSUB "" *
+        S: * LSUB () "/" INBOX
+        S: * LSUB () "/" a/b
+        S: e OK LSUB completed.
+        C: f LSUB "" %
+        S: * LSUB () "/" INBOX
+        S: * LSUB (\\Noselect) "/" a
+        S: f OK LSUB completed.
+        C: g DELETE a/b
+        S: g OK ...
+        C: h LSUB a/ *
+        S: * LSUB (\\Noselect) "/" a/b
+        S: h OK LSUB completed.
+        C: i UNSUBSCRIBE a/b
+        S: i OK UNSUBSCRIBE completed.
+        C: j LSUB "" a*
+        S: j OK LSUB completed.
+        """,
+    )
+
+
+def test_status_counts_without_selecting(lab: Lab) -> None:
+    keep(lab, b"12345\r\n", b"1\r\n")
+    keep(lab, b"\r\n", flags=frozenset({"\\Flagged"}))
+    client = Imap(lab)
+    items = "MESSAGES RECENT UNSEEN UIDNEXT UIDVALIDITY SIZE APPENDLIMIT"
+    assert client(f"STATUS INBOX ({items})")[0] == (
+        "* STATUS INBOX (MESSAGES 3 RECENT 3 UNSEEN 1 UIDNEXT 4 UIDVALIDITY 1 SIZE 12"
+        " APPENDLIMIT 33554432)"
+    )
+    assert client("STATUS nowhere (SIZE)")[0] == "NO [NONEXISTENT] Mailbox does not exist."
+    for wrong in ("()", "(MAILBOXID)", "(HIGHESTMODSEQ)", "SIZE"):
+        assert client("STATUS INBOX", wrong)[0] == "BAD STATUS: Invalid arguments."
+    client("SELECT INBOX")
+    assert client("STATUS INBOX (RECENT)")[0] == "* STATUS INBOX (RECENT 3)"
+    assert Imap(lab)("STATUS INBOX (RECENT)")[0] == "* STATUS INBOX (RECENT 0)"
+
+
+def test_accounts_do_not_see_each_other(lab: Lab) -> None:
+    keep(lab, HELLO)
+    Imap(lab)("CREATE Work")
+    ben = Imap(lab, account=BEN)
+    assert ben('LIST "" *') == ['* LIST (\\HasNoChildren) "/" INBOX', "OK LIST completed."]
+    assert ben("SELECT Work")[0] == "NO [NONEXISTENT] Mailbox does not exist."
+    assert "* 0 EXISTS" in ben("SELECT INBOX")
+
+
+# -- selecting
+
+
+def test_select_tells_of_unseen_messages_and_keywords(lab: Lab) -> None:
+    keep(lab, HELLO)
+    keep(lab, HELLO, flags=frozenset({"$Forwarded", "\\Flagged"}))
+    assert Imap(lab)("SELECT INBOX") == [
+        "* FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $Forwarded)",
+        "* OK [PERMANENTFLAGS (\\* \\Answered \\Deleted \\Draft \\Flagged \\Seen $Forwarded)]"
+        " Flags that stay.",
+        "* 2 EXISTS",
+        "* 2 RECENT",
+        "* OK [UNSEEN 2] First unseen message.",
+        "* OK [UIDVALIDITY 1] UIDs valid.",
+        "* OK [UIDNEXT 3] Predicted next UID.",
+        "OK [READ-WRITE] Selected mailbox.",
+    ]
+
+
+def test_examine_changes_nothing(lab: Lab) -> None:
+    keep(lab, HELLO, flags=frozenset({"\\Deleted"}))
+    client = Imap(lab)
+    told = client("EXAMINE INBOX")
+    assert told[-1] == "OK [READ-ONLY] Selected mailbox."
+    assert "* OK [PERMANENTFLAGS ()] Flags that stay." in told
+    assert "* 1 RECENT" in told
+    assert client("FETCH 1 (BODY[TEXT] FLAGS)")[0].endswith(" FLAGS (\\Deleted \\Recent))")
+    for command in ("STORE 1 FLAGS (x)", "EXPUNGE", "UID EXPUNGE 1", "MOVE 1 INBOX"):
+        assert client(command) == ["NO [READ-ONLY] Mailbox is read-only."]
+    assert client("CLOSE") == ["OK CLOSE completed."]
+    assert client("FETCH 1 FLAGS") == ["BAD FETCH: Must select a mailbox first."]
+    assert "* 1 RECENT" in client("SELECT INBOX")
+    assert [message.flags for message in lab.inbox(ANA)] == [{"\\Deleted"}]
+
+
+def test_a_failed_select_leaves_nothing_selected(lab: Lab) -> None:
+    client = ana(lab)
+    assert client("SELECT nowhere")[0] == "NO [NONEXISTENT] Mailbox does not exist."
+    assert client("CHECK") == ["BAD CHECK: Must select a mailbox first."]
+
+
+def test_only_the_first_client_sees_a_message_as_recent(lab: Lab) -> None:
+    keep(lab, HELLO)
+    first, second = ana(lab), ana(lab)
+    assert first("FETCH 1 FLAGS")[0] == "* 1 FETCH (FLAGS (\\Recent \\Seen))"
+    assert second("FETCH 1 FLAGS")[0] == "* 1 FETCH (FLAGS (\\Seen))"
+    deliver(lab)
+    assert second("NOOP") == ["* 2 EXISTS", "* 1 RECENT", "OK NOOP completed."]
+    assert first("NOOP") == ["* 2 EXISTS", "* 1 RECENT", "OK NOOP completed."]
+    assert second("SEARCH RECENT")[0] == "* SEARCH 2"
+    assert first("SEARCH RECENT")[0] == "* SEARCH 1"
+    assert first("SEARCH NEW")[0] == "* SEARCH"
+    assert second("SEARCH NEW")[0] == "* SEARCH 2"
+
+
+def test_close_removes_silently_and_unselect_removes_nothing(lab: Lab) -> None:
+    keep(lab, HELLO, HELLO)
+    client = ana(lab)
+    client("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    assert client("UNSELECT") == ["OK UNSELECT completed."]
+    assert len(lab.inbox(ANA)) == 2
+    client("SELECT INBOX")
+    assert client("CLOSE") == ["OK CLOSE completed."]
+    assert [message.uid for message in lab.inbox(ANA)] == [2]
+    assert client("UNSELECT") == ["BAD UNSELECT: Must select a mailbox first."]
+
+
+def test_uids_and_uidvalidity_survive_a_restart(network: Network, tmp_path: Path) -> None:
+    with Lab(network=network, data=tmp_path) as lab:
+        keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+        client = ana(lab)
+        client("STORE 2 +FLAGS.SILENT (\\Deleted $kept)")
+        client("UID EXPUNGE 2")
+        client("STORE 2 FLAGS.SILENT ($kept)")
+        client("CREATE Work")
+        client("SUBSCRIBE Work")
+    with Lab(network=network, data=tmp_path) as lab:
+        told = Imap(lab)
+        selected = told("SELECT INBOX")
+        assert "* OK [UIDVALIDITY 1] UIDs valid." in selected
+        assert "* OK [UIDNEXT 4] Predicted next UID." in selected
+        assert "* 0 RECENT" in selected
+        assert told("FETCH 1:* (UID FLAGS)")[:2] == [
+            "* 1 FETCH (UID 1 FLAGS (\\Seen))",
+            "* 2 FETCH (UID 3 FLAGS ($kept))",
+        ]
+        assert told('LSUB "" W*')[0] == '* LSUB () "/" Work'
+
+
+# -- FETCH
+
+
+MIXED = b"""\
+From: =?utf-8?q?J=C3=B6?= <jo@far.example>\r
+Subject: a
+ folded =?utf-8?b?w6k=?=\r
+Content-Type: multipart/mixed; boundary="b 1"\r
+\r
+preamble\r
+--b 1\r
+\r
+one\r
+two\r
+\r
+--b 1\r
+Content-Type: image/png; name="x.png"\r
+Content-Disposition: attachment; filename="x \\"y\\".png"\r
+Content-Transfer-Encoding: base64\r
+Content-ID: <1@far.example>\r
+Content-Language: en, de\r
+\r
+aGVsbG8=\r
+--b 1 \r
+Content-Type: message/rfc822\r
+\r
+Subject: inner\r
+Content-Type: multipart/alternative; boundary=i\r
+\r
+--i\r
+Content-Type: text/html\r
+\r
+<p>\r
+--i--\r
+\r
+--b 1--\r
+epilogue\r
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ("FLAGS", "FLAGS (\\Seen)"),
+        ("UID", "UID 1"),
+        ("INTERNALDATE", 'INTERNALDATE "05-Jan-2026 12:00:00 +0000"'),
+        ("RFC822.SIZE", f"RFC822.SIZE {len(MIXED)}"),
+        ("(UID UID)", "UID 1"),
+        ("FAST", 'FLAGS (\\Seen) INTERNALDATE "05-Jan-2026 12:00:00 +0000" RFC822.SIZE 753'),
+        ("BODY.PEEK[1]", "BODY[1] {10}\r\none\r\ntwo\r\n"),
+        ("BODY.PEEK[1]<2.5>", "BODY[1]<2> {5}\r\ne\r\ntw"),
+        ("BODY.PEEK[1]<99.5>", "BODY[1]<99> {0}\r\n"),
+        ("BODY.PEEK[1.MIME]", "BODY[1.MIME] {2}\r\n\r\n"),
+        ("BODY.PEEK[2]", "BODY[2] {8}\r\naGVsbG8="),
+        ("BODY.PEEK[3]", "BODY[3] {119}\r\nSubject: inner\r\n..."),
+        ("BODY.PEEK[3.HEADER]", "BODY[3.HEADER] {67}\r\nSubject: inner\r\n...=i\r\n\r\n"),
+        ("BODY.PEEK[3.TEXT]", "BODY[3.TEXT] {52}\r\n--i\r\n...--i--\r\n"),
+        ("BODY.PEEK[3.1]", "BODY[3.1] {3}\r\n<p>"),
+        ("BODY.PEEK[3.1.MIME]", "BODY[3.1.MIME] {27}\r\nContent-Type: text/html\r\n\r\n"),
+        ("BODY.PEEK[4]", "BODY[4] {0}\r\n"),
+        ("BODY.PEEK[1.2]", "BODY[1.2] {0}\r\n"),
+        ("BODY.PEEK[1.HEADER]", "BODY[1.HEADER] {0}\r\n"),
+        (
+            'BODY.PEEK[HEADER.FIELDS (x-none Subject "from")]',
+            "BODY[HEADER.FIELDS (x-none Subject from)] {82}\r\n"
+            "From: =?utf-8?q?J=C3=B6?= <jo@far.example>\r\n"
+            "Subject: a\n folded =?utf-8?b?w6k=?=\r\n\r\n",
+        ),
+        (
+            "BODY.PEEK[HEADER.FIELDS.NOT (Subject From)]",
+            "BODY[HEADER.FIELDS.NOT (Subject From)] {49}\r\n"
+            'Content-Type: multipart/mixed; boundary="b 1"\r\n\r\n',
+        ),
+        ("BODY.PEEK[3.HEADER.FIELDS (subject)]", "...] {18}\r\nSubject: inner\r\n\r\n"),
+        ("RFC822.HEADER", "RFC822.HEADER {129}\r\nFrom: ...\r\n\r\n"),
+        (
+            "ENVELOPE",
+            'ENVELOPE (NIL "a folded =?utf-8?b?w6k=?="'
+            + ' (("=?utf-8?q?J=C3=B6?=" NIL "jo" "far.example"))' * 3
+            + " NIL NIL NIL NIL NIL)",
+        ),
+        (
+            "BODY",
+            'BODY (("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 10 2)'
+            '("IMAGE" "PNG" ("NAME" "x.png") "<1@far.example>" NIL "BASE64" 8)'
+            '("MESSAGE" "RFC822" NIL NIL NIL "7BIT" 119'
+            ' (NIL "inner" NIL NIL NIL NIL NIL NIL NIL NIL)'
+            ' (("TEXT" "HTML" NIL NIL NIL "7BIT" 3 0) "ALTERNATIVE") 8) "MIXED")',
+        ),
+        (
+            "BODYSTRUCTURE",
+            'BODYSTRUCTURE (("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 10 2'
+            " NIL NIL NIL NIL)"
+            '("IMAGE" "PNG" ("NAME" "x.png") "<1@far.example>" NIL "BASE64" 8'
+            ' NIL ("ATTACHMENT" ("FILENAME" "x \\"y\\".png")) ("en" "de") NIL)'
+            '("MESSAGE" "RFC822" NIL NIL NIL "7BIT" 119'
+            ' (NIL "inner" NIL NIL NIL NIL NIL NIL NIL NIL)'
+            ' (("TEXT" "HTML" NIL NIL NIL "7BIT" 3 0 NIL NIL NIL NIL) "ALTERNATIVE"'
+            ' ("BOUNDARY" "i") NIL NIL NIL) 8 NIL NIL NIL NIL)'
+            ' "MIXED" ("BOUNDARY" "b 1") NIL NIL NIL)',
+        ),
+    ],
+)
+def test_fetch(lab: Lab, item: str, told: str) -> None:
+    keep(lab, MIXED)
+    Imap(lab)("SELECT INBOX")
+    answer = ana(lab)("FETCH 1", item)
+    pattern = ".*".join(map(re.escape, f"* 1 FETCH ({told})".split("...")))
+    assert re.fullmatch(pattern, answer[0], re.DOTALL), answer[0]
+    assert answer[1:] == ["OK FETCH completed."]
+    assert [message.flags for message in lab.inbox(ANA)] == [SEEN]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "()", "FOO", "FAST FLAGS", "BODY[0]", "BODY[FOO]", "BODY[1.FOO]", "BODY[MIME]",
+        "BODY[]<0.0>",
+        "BODY[HEADER.FIELDS ()]", "BINARY[1]", "BINARY.PEEK[1]", "BINARY.SIZE[1]", "EMAILID",
+        "THREADID", "FLAGS (CHANGEDSINCE 1)", "(FLAGS", "",
+    ],
+)  # fmt: skip
+def test_what_fetch_does_not_know_is_bad(lab: Lab, item: str) -> None:
+    keep(lab, HELLO)
+    client = ana(lab)
+    assert client("FETCH 1", item) == ["BAD FETCH: Invalid arguments."]
+    assert client("UID FETCH 1", item) == ["BAD UID FETCH: Invalid arguments."]
+
+
+def test_reading_a_body_sets_seen_once(lab: Lab) -> None:
+    keep(lab, HELLO, flags=frozenset())
+    client = ana(lab)
+    assert client("FETCH 1 BODY[TEXT]")[0] == (
+        "* 1 FETCH (BODY[TEXT] {15}\r\nfirst\r\nsecond\r\n FLAGS (\\Recent \\Seen))"
+    )
+    assert client("FETCH 1 BODY[TEXT]")[0] == "* 1 FETCH (BODY[TEXT] {15}\r\nfirst\r\nsecond\r\n)"
+    assert client("NOOP") == ["OK NOOP completed."]
+    assert [message.flags for message in lab.inbox(ANA)] == [SEEN]
+
+
+def test_uid_fetch_always_tells_the_uid(lab: Lab) -> None:
+    keep(lab, HELLO, HELLO)
+    client = ana(lab)
+    client("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    client("EXPUNGE")
+    assert client("UID FETCH 1:* RFC822.SIZE")[0] == "* 1 FETCH (RFC822.SIZE 55 UID 2)"
+    assert client("UID FETCH 99:* (UID FLAGS)")[0] == "* 1 FETCH (UID 2 FLAGS (\\Recent \\Seen))"
+    assert client("UID FETCH 77 FLAGS") == ["OK UID FETCH completed."]
+
+
+@pytest.mark.parametrize("command", ["FETCH {} FLAGS", "STORE {} FLAGS (x)", "COPY {} INBOX"])
+@pytest.mark.parametrize("numbers", ["2", "1:2", "0", "1,", "a", "1:2:3", "", "9" * 5000])
+def test_numbers_without_a_message_are_bad(lab: Lab, command: str, numbers: str) -> None:
+    keep(lab, HELLO)
+    assert ana(lab)(command.format(numbers))[0].startswith("BAD ")
+
+
+def test_in_an_empty_mailbox_even_a_star_is_bad(lab: Lab) -> None:
+    client = ana(lab)
+    assert client("FETCH 1:* FLAGS") == ["BAD FETCH: There is no such message."]
+    assert client("UID FETCH 1:* FLAGS") == ["OK UID FETCH completed."]
+    assert client("SEARCH 1:*") == ["* SEARCH", "OK SEARCH completed."]
+
+
+def test_flags_sizes_and_dates_are_told_without_reading_content(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(lab, HELLO, HELLO)
+
+    def octets(content: int) -> bytes:
+        raise AssertionError("content was read")
+
+    monkeypatch.setattr(lab._store, "octets", octets)
+    client = ana(lab)
+    assert client("FETCH 1:* (FLAGS UID RFC822.SIZE INTERNALDATE)")[-1].startswith("OK")
+    assert client("SEARCH LARGER 10 SEEN SINCE 1-Jan-2026 UID 1:* NOT KEYWORD x")[0] == (
+        "* SEARCH 1 2"
+    )
+    # Nor for messages that other keys rule out.
+    assert client("SEARCH TEXT first UNSEEN")[0] == "* SEARCH"
+    assert client("COPY 1:* INBOX")[-1].startswith("OK")
+
+
+def test_a_long_mailbox_is_fetched_whole(lab: Lab) -> None:
+    keep(lab, *(b"Subject: %d\r\n\r\n%b" % (n, b"x" * 5000) for n in range(300)))
+    answer = ana(lab)("FETCH 1:* (UID BODY.PEEK[HEADER.FIELDS (Subject)])")
+    assert answer[-1] == "OK FETCH completed."
+    assert [re.findall(r"\d+", line)[-1] for line in answer[:-1]] == [str(n) for n in range(300)]
+
+
+def test_two_big_bodies_reach_a_client_that_reads_late(lab: Lab) -> None:
+    big = b"Subject: big\r\n\r\n" + b"x" * 68 + b"\r\n" * 500_000
+    keep(lab, big, big)
+    client = ana(lab)
+    client.say(b"t FETCH 1:2 BODY.PEEK[]\r\n")
+    assert [len(line) for line in client.answer()[:2]] == [len(big) + 31] * 2
+
+
+@pytest.mark.parametrize(
+    ("message", "structure"),
+    [
+        (b"", '("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 0 0)'),
+        (b"a: b\n\nx\ny", '("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 3 1)'),
+        (
+            b'Content-Type: text/PLAIN (c) ; Charset="utf-8" (d)\n'
+            b"Content-Transfer-Encoding: 8Bit\n\n",
+            '("TEXT" "PLAIN" ("CHARSET" "utf-8") NIL NIL "8BIT" 0 0)',
+        ),
+        (
+            b"Content-Type: nonsense\nContent-Description: =?x\n\nx",
+            '("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL "=?x" "7BIT" 1 0)',
+        ),
+        # No boundary, or a boundary that never comes: one empty part.
+        (
+            b"Content-Type: multipart/mixed\n\nx",
+            '(("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 0 0) "MIXED")',
+        ),
+        (
+            b"Content-Type: multipart/mixed; boundary=b\n\nx",
+            '(("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 0 0) "MIXED")',
+        ),
+        # A part that isn't ended, and a boundary that begins like another.
+        (
+            b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--bc\ny\n",
+            '(("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 9 3) "MIXED")',
+        ),
+        (
+            b"Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: s\n\nx\n--b--",
+            '(("MESSAGE" "RFC822" NIL NIL NIL "7BIT" 13'
+            ' (NIL "s" NIL NIL NIL NIL NIL NIL NIL NIL)'
+            ' ("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 1 0) 2) "DIGEST")',
+        ),
+        (
+            b'Content-Type: text/x; a="\xc3\xa9"; b=c\0d\n\n',
+            '("TEXT" "X" ("A" {2}\r\n\u00e9 "B" {2}\r\ncd) NIL NIL "7BIT" 0 0)',
+        ),
+    ],
+)
+def test_body_structure(message: bytes, structure: str) -> None:
+    assert bytes(Body(Part(message))).decode() == structure
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("", "NIL"),
+        ("a@b.example", '((NIL NIL "a" "b.example"))'),
+        ("Ana B. C <a@b.example>", '(("Ana B. C" NIL "a" "b.example"))'),
+        ('"Doe, \\"J\\"" <a@b.example>,', '(("Doe, \\"J\\"" NIL "a" "b.example"))'),
+        ("a@b.example (Ana)", '(("Ana" NIL "a" "b.example"))'),
+        ('"a b"@c.example', '((NIL NIL "a b" "c.example"))'),
+        ("a@[IPv6:2001:db8::1]", '((NIL NIL "a" "[IPv6:2001:db8::1]"))'),
+        ("<@x,@y:a@b.example>", '((NIL "@x,@y" "a" "b.example"))'),
+        ("nobody:;", '((NIL NIL "nobody" NIL)(NIL NIL NIL NIL))'),
+        (
+            "All: a@b.example, C <c@d.example>;, e@f.example",
+            '((NIL NIL "All" NIL)(NIL NIL "a" "b.example")("C" NIL "c" "d.example")'
+            '(NIL NIL NIL NIL)(NIL NIL "e" "f.example"))',
+        ),
+        ("John Smith", '((NIL NIL "John Smith" ""))'),
+        ('"unclosed <a@b.example>', '(("\\"unclosed" NIL "a" "b.example"))'),
+        ("(((((, <<<, ;;; :::", None),
+    ],
+)
+def test_addresses_in_an_envelope(value: str, told: str | None) -> None:
+    envelope = bytes(EnvelopeStructure(Part(f"To: {value}\r\n\r\n".encode()))).decode()
+    if told is not None:
+        assert envelope == f"(NIL NIL NIL NIL NIL {told} NIL NIL NIL NIL)"
+
+
+def test_sender_and_reply_to_are_from_where_they_are_absent_or_empty() -> None:
+    told = bytes(EnvelopeStructure(Part(b"From: a@b.example\r\nSender:\r\n\r\n"))).decode()
+    assert told.count('((NIL NIL "a" "b.example"))') == 3
+
+
+def test_parts_without_end_are_not_followed_without_end(lab: Lab) -> None:
+    nested = b"".join(
+        b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (n, n) for n in range(3000)
+    )
+    keep(
+        lab,
+        b"Content-Type: message/rfc822\n\n" * 3000,
+        nested,
+        b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n" * 100_000,
+    )
+    client = ana(lab)
+    for number in "123":
+        told = client("FETCH", number, "(BODYSTRUCTURE BODY.PEEK[1.1.1.1])")
+        assert told[-1] == "OK FETCH completed."
+    assert client("SEARCH TEXT nothing") == ["* SEARCH", "OK SEARCH completed."]
+
+
+# -- STORE
+
+
+def test_store_in_all_its_forms(lab: Lab) -> None:
+    keep(lab, HELLO, HELLO)
+    Imap(lab)("SELECT INBOX")
+    client = ana(lab)
+    assert client("STORE 1:2 +FLAGS (\\flagged $Work)") == [
+        "* 1 FETCH (FLAGS (\\Flagged \\Seen $Work))",
+        "* 2 FETCH (FLAGS (\\Flagged \\Seen $Work))",
+        "* FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $Work)",
+        "OK STORE completed.",
+    ]
+    assert client("STORE 1 -FLAGS \\Seen")[0] == "* 1 FETCH (FLAGS (\\Flagged $Work))"
+    assert client("STORE 1 FLAGS (\\Draft)")[0] == "* 1 FETCH (FLAGS (\\Draft))"
+    assert client("STORE 1 FLAGS ()")[0] == "* 1 FETCH (FLAGS ())"
+    assert client("UID STORE 2 +FLAGS (\\Answered)")[0] == (
+        "* 2 FETCH (FLAGS (\\Answered \\Flagged \\Seen $Work) UID 2)"
+    )
+    assert client("STORE 1:2 FLAGS.SILENT ($a $b)") == [
+        "* FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $a $b)",
+        "OK STORE completed.",
+    ]
+    assert client("NOOP") == ["OK NOOP completed."]
+    assert [message.flags for message in lab.inbox(ANA)] == [{"$a", "$b"}] * 2
+
+
+def test_keywords_that_differ_in_case_are_one(lab: Lab) -> None:
+    keep(lab, HELLO, flags=frozenset({"$Work"}))
+    client = ana(lab)
+    assert client("STORE 1 +FLAGS ($WORK x X)")[0] in (
+        "* 1 FETCH (FLAGS (\\Recent $Work x))",
+        "* 1 FETCH (FLAGS (\\Recent $Work X))",
+    )
+    assert client("SEARCH KEYWORD $wOrK")[0] == "* SEARCH 1"
+    assert client("STORE 1 -FLAGS ($work x)")[0] == "* 1 FETCH (FLAGS (\\Recent))"
+
+
+def test_recent_and_unknown_system_flags_can_not_be_set(lab: Lab) -> None:
+    keep(lab, HELLO)
+    Imap(lab)("SELECT INBOX")
+    client = ana(lab)
+    assert client("STORE 1 +FLAGS (\\Recent \\Bogus)")[0] == "* 1 FETCH (FLAGS (\\Seen))"
+    client("APPEND INBOX (\\Recent \\Bogus \\Draft) {1+}\r\nx")
+    assert [message.flags for message in lab.inbox(ANA)] == [SEEN, {"\\Draft"}]
+
+
+# -- SEARCH
+
+
+SEARCHED = (
+    b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nFrom: Ana <ana@far.example>\r\n"
+    b"To: ben@lab.example\r\nDate: Mon, 7 Feb 1994 21:52:25 -0800 (PST)\r\n\r\nplain body\r\n",
+    b"Subject: Gr\xc3\xbc\xc3\x9fe\r\nCc: team@far.example\r\nX-Empty:\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    + base64.b64encode("K\u00e4se, needle".encode())
+    + b"\r\n",
+    b"Subject: three\r\nBcc: secret@far.example\r\nContent-Type: text/plain; charset=iso-8859-1\r\n"
+    b"Content-Transfer-Encoding: quoted-printable\r\n\r\nK=E4se and hay=\r\nstack\r\n",
+    b"Subject: four\r\nDate: nonsense\r\nContent-Type: image/png\r\n\r\nneedle\r\n",
+    b"Subject: five\r\nContent-Type: message/rfc822\r\n\r\nSubject: nested\r\n\r\ndeep needle\r\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ("ALL", "1 2 3 4 5"),
+        ("2:3", "2 3"),
+        ("UID 5", "4"),
+        ("*", "5"),
+        ("5:*", "5"),
+        ("9", ""),
+        ("NOT 2:3", "1 4 5"),
+        ("OR 1 OR 2 UID 6", "1 2 5"),
+        ("(1:3 (2:4))", "2 3"),
+        ("NOT (1:3 2:4)", "1 4 5"),
+        ("SUBJECT THREE", "3"),
+        ('SUBJECT ""', "1 2 3 4 5"),
+        ("SUBJECT nested", ""),
+        ('CHARSET UTF-8 SUBJECT "GR\u00dcSSE"', "1 2"),
+        ("CHARSET utf-8 SUBJECT {7+}\r\ngr\u00fc\u00dfe", "1 2"),
+        ("FROM ANA@far", "1"),
+        ("TO lab.example", "1"),
+        ("CC team", "2"),
+        ("BCC secret", "3"),
+        ("HEADER content-TYPE image", "4"),
+        ('HEADER X-Empty ""', "2"),
+        ('HEADER X-None ""', ""),
+        ("BODY needle", "2 5"),
+        ("BODY haystack", "3"),
+        ("BODY subject", ""),
+        ("BODY nested", "5"),
+        ("TEXT subject", ""),
+        ("TEXT four", "4"),
+        ("TEXT image/png", "4"),
+        ("CHARSET UTF-8 BODY k\u00c4se", ""),
+        ('CHARSET UTF-8 BODY "k\u00c4se"', "2 3"),
+        ("SENTON 7-Feb-1994", "1"),
+        ("SENTBEFORE 8-Feb-1994", "1"),
+        ("SENTSINCE 7-Feb-1994", "1"),
+        ("ON 5-Jan-2026", "1 2 3 4 5"),
+        ("BEFORE 5-Jan-2026", ""),
+        ('SINCE "06-Jan-2026"', ""),
+        ("SMALLER 80", "4"),
+        ("LARGER 150", "1 2"),
+        ("SEEN", "1 2 3 4 5"),
+        ("UNSEEN", ""),
+        ("FLAGGED", "1"),
+        ("UNFLAGGED", "2 3 4 5"),
+        ("KEYWORD $Work", "2"),
+        ("UNKEYWORD $work", "1 3 4 5"),
+        ("OLD", "1 2 3 4 5"),
+        ("NEW", ""),
+        ("UNDRAFT UNDELETED UNANSWERED 1:2", "1 2"),
+    ],
+)
+def test_search(lab: Lab, keys: str, found: str) -> None:
+    keep(lab, b"gone", *SEARCHED)
+    client = ana(lab)
+    client("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    client("EXPUNGE")
+    client("STORE 1 +FLAGS.SILENT (\\Flagged)")
+    client("STORE 2 +FLAGS.SILENT ($Work)")
+    client = ana(lab)
+    answer = client("SEARCH", keys)
+    if keys == "CHARSET UTF-8 BODY k\u00c4se":
+        assert answer == ["BAD SEARCH: Invalid arguments."]  # 8-bit octets need quotes
+        return
+    assert answer == [f"* SEARCH {found}".rstrip(), "OK SEARCH completed."]
+    uids = " ".join(str(int(number) + 1) for number in found.split())
+    assert client("UID SEARCH", keys)[0] == f"* SEARCH {uids}".rstrip()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["", "FOO", "SUBJECT", "OR SEEN", "SUBJECT \"\u00e9\"", "KEYWORD \\Seen", "ON yesterday",
+     "LARGER x", "EMAILID M1", "(SEEN", "SEEN)", "NOT", "UID", "(" * 5000],
+)  # fmt: skip
+def test_search_keys_that_make_no_sense_are_bad(lab: Lab, keys: str) -> None:
+    client = ana(lab)
+    assert client("SEARCH", keys)[0].startswith("BAD ")
+    assert client("NOOP") == ["OK NOOP completed."]
+
+
+def test_an_unknown_charset_is_refused_with_those_that_are_known(lab: Lab) -> None:
+    assert ana(lab)("SEARCH CHARSET KLINGON ALL") == [
+        "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8 are known here."
+    ]
+
+
+# -- APPEND, COPY, MOVE, EXPUNGE
+
+
+def test_append_with_a_literal_that_waits(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imap",
+        ENTER
+        + """
+        C: c APPEND INBOX (\\Flagged $Work) " 1-Feb-2024 10:00:00 +0200" {24}
+        S: + Literal string
+        C! Subject: kept\\r\\n\\r\\nbody\\r\\n
+        S: * 1 EXISTS
+        S: * 1 RECENT
+        S: * FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $Work)
+        S: c OK [APPENDUID 1 1] APPEND completed.
+        C: d FETCH 1 (FLAGS INTERNALDATE)
+        S: * 1 FETCH (FLAGS (\\Flagged \\Recent $Work) INTERNALDATE "01-Feb-2024 08:00:00 +0000")
+        S: d OK FETCH completed.
+        """.replace("body\\r\\n", "body\\r\\n\\r\\n"),
+    )
+    assert session.lines
+    (message,) = lab.inbox(ANA)
+    assert message.octets == b"Subject: kept\r\n\r\nbody\r\n\r\n"[:24]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("nowhere {1+}\r\nx", "NO [TRYCREATE] Mailbox does not exist."),
+        ("INBOX {0+}\r\n", "NO APPEND cancelled."),
+        ("INBOX ~{1+}\r\nx", "BAD APPEND: Invalid arguments."),
+        ("INBOX {1+}\r\nx {1+}\r\ny", "BAD APPEND: Invalid arguments."),
+        ('INBOX "yesterday" {1+}\r\nx', "BAD APPEND: Invalid arguments."),
+        ("INBOX x", "BAD APPEND: Invalid arguments."),
+        ('INBOX "x"', "BAD APPEND: Invalid arguments."),
+        ("INBOX", "BAD APPEND: Invalid arguments."),
+    ],
+)
+def test_append_of_what_can_not_be_kept(lab: Lab, arguments: str, answer: str) -> None:
+    client = Imap(lab)
+    assert client("APPEND", arguments) == [answer]
+    assert client("NOOP") == ["OK NOOP completed."]
+    assert lab.inbox(ANA) == ()
+
+
+def test_append_up_to_the_limit_and_not_beyond(network: Network) -> None:
+    with Lab(network=network, limits=Limits(message=100_000)) as lab:
+        client = Imap(lab)
+        most = "x" * 100_000
+        assert "APPENDLIMIT=100000" in client("CAPABILITY")[0].split()
+        assert client("APPEND INBOX {100000+}\r\n" + most)[-1].startswith("OK [APPENDUID 1 1]")
+        refusal = ["NO [TOOBIG] That is longer than this server takes."]
+        assert client("APPEND INBOX {100001}") == refusal
+        assert client("APPEND INBOX {100001+}\r\nx" + most) == refusal
+        assert client("APPEND INBOX {300000+}\r\n" + most * 3) == refusal
+        assert client("NOOP") == ["OK NOOP completed."]
+        assert [len(message.octets) for message in lab.inbox(ANA)] == [100_000]
+
+
+def test_before_login_no_long_literal_is_taken(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C: a APPEND INBOX {{5000}}
+        S: a NO [TOOBIG] ...
+        C: b LOGIN {{5000}}
+        S: b NO [TOOBIG] ...
+        C: c LOGIN {{{len(ANA)}}}
+        S: + Literal string
+        C: {ANA} {{{len(PASSWORD)}+}}
+        C: {PASSWORD}
+        S: c OK ...
+        """,
+    )
+
+
+def test_copy_tells_the_new_uids_and_keeps_flags_and_date(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    client = ana(lab)
+    assert client("COPY 1 Work") == ["NO [TRYCREATE] Mailbox does not exist."]
+    client("CREATE Work")
+    assert client("COPY 2:3 Work") == ["OK [COPYUID 2 2:3 1:2] COPY completed."]
+    assert client("UID COPY 1,3,9 Work") == ["OK [COPYUID 2 1,3 3:4] UID COPY completed."]
+    assert client("UID COPY 9 Work") == ["OK UID COPY completed."]
+    assert client("COPY 1 INBOX") == [
+        "* 4 EXISTS", "* 4 RECENT", "OK [COPYUID 1 1 4] COPY completed.",
+    ]  # fmt: skip
+    assert [m.octets for m in lab.mailbox(ANA, "Work")] == [b"2\r\n", b"3\r\n", b"1\r\n", b"3\r\n"]
+    assert {(m.flags, m.received) for m in lab.mailbox(ANA, "Work")} == {(SEEN, NOON)}
+
+
+def test_move_is_copy_and_expunge_in_one(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    client, other = ana(lab), ana(lab)
+    assert client("MOVE 1 Work") == ["NO [TRYCREATE] Mailbox does not exist."]
+    client("CREATE Work")
+    assert client("MOVE 1:2 Work") == [
+        "* OK [COPYUID 2 1:2 1:2] Moved.", "* 2 EXPUNGE", "* 1 EXPUNGE", "* 1 RECENT",
+        "OK MOVE completed.",
+    ]  # fmt: skip
+    assert client("UID MOVE 1 Work") == ["OK UID MOVE completed."]
+    assert client("UID MOVE 3 Work")[:2] == ["* OK [COPYUID 2 3 3] Moved.", "* 1 EXPUNGE"]
+    assert other("NOOP")[:3] == ["* 3 EXPUNGE", "* 2 EXPUNGE", "* 1 EXPUNGE"]
+    assert lab.inbox(ANA) == ()
+    assert [m.uid for m in lab.mailbox(ANA, "Work")] == [1, 2, 3]
+
+
+def test_a_copy_that_fails_halfway_copies_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    client = ana(lab)
+    client("CREATE Work")
+    copy, move, calls = lab._store.copy, lab._store.move, []
+
+    def fails_at_third(function: object) -> object:
+        def call(mailbox: int, uid: int, target: int) -> int | None:
+            calls.append(uid)
+            if len(calls) % 3 == 0:
+                raise StoreError("The disk is full.")
+            return function(mailbox, uid, target)  # type: ignore[operator]
+
+        return call
+
+    monkeypatch.setattr(lab._store, "copy", fails_at_third(copy))
+    monkeypatch.setattr(lab._store, "move", fails_at_third(move))
+    refusal = ["NO [UNAVAILABLE] The mail store can't do that now, nothing was changed."]
+    assert client("COPY 1:* Work") == refusal
+    assert client("MOVE 1:* Work") == refusal
+    assert lab.mailbox(ANA, "Work") == ()
+    assert client("NOOP") == ["OK NOOP completed."]
+    assert len(lab.inbox(ANA)) == 3
+
+
+def test_expunge_removes_what_is_deleted_and_uid_expunge_only_what_is_named(lab: Lab) -> None:
+    keep(lab, *(b"%d\r\n" % n for n in range(1, 6)))
+    client = ana(lab)
+    client("STORE 1,3,4 +FLAGS.SILENT (\\Deleted)")
+    assert client("UID EXPUNGE 4:5") == ["* 4 EXPUNGE", "* 4 RECENT", "OK UID EXPUNGE completed."]
+    assert client("EXPUNGE") == [
+        "* 3 EXPUNGE", "* 1 EXPUNGE", "* 2 RECENT", "OK EXPUNGE completed.",
+    ]  # fmt: skip
+    assert client("EXPUNGE") == ["OK EXPUNGE completed."]
+    assert [message.uid for message in lab.inbox(ANA)] == [2, 5]
+
+
+# -- several clients
+
+
+def test_one_client_sees_what_another_does(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n")
+    first, second = ana(lab), ana(lab)
+    first("STORE 1 +FLAGS (\\Flagged $new)")
+    assert second("NOOP") == [
+        "* FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $new)",
+        "* 1 FETCH (FLAGS (\\Flagged \\Seen $new))",
+        "OK NOOP completed.",
+    ]
+    first("APPEND INBOX {3+}\r\n3\r\n")
+    assert second("CHECK") == ["* 3 EXISTS", "* 0 RECENT", "OK CHECK completed."]
+    second("STORE 2 FLAGS.SILENT (\\Deleted)")
+    second("EXPUNGE")
+    assert first("NOOP") == ["* 2 EXPUNGE", "* 2 RECENT", "OK NOOP completed."]
+    assert first("FETCH 2 UID")[0] == "* 2 FETCH (UID 3)"
+
+
+def test_the_two_listeners_share_one_store(lab: Lab) -> None:
+    plain_text, secure = ana(lab), Imap(lab, "imaps")
+    secure("SELECT INBOX")
+    deliver(lab)
+    assert plain_text("NOOP")[0] == secure("NOOP")[0] == "* 1 EXISTS"
+    secure("STORE 1 +FLAGS.SILENT (\\Answered)")
+    assert plain_text("NOOP")[0] == "* 1 FETCH (FLAGS (\\Answered \\Recent))"
+
+
+def test_pop3_takes_messages_away_under_an_imap_client(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n")
+    client = ana(lab)
+    pop = poplib.POP3(*lab.pop3)
+    pop.user(ANA)
+    pop.pass_(PASSWORD)
+    pop.dele(1)
+    pop.quit()
+    assert client("NOOP") == ["* 1 EXPUNGE", "* 1 RECENT", "OK NOOP completed."]
+
+
+def test_numbers_do_not_change_while_they_may_be_used(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    client, other = ana(lab), ana(lab)
+    other("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    other("EXPUNGE")
+    # FETCH, STORE and SEARCH by number may not tell of it (RFC 3501 section 7.4.1).
+    assert client("FETCH 2 (UID BODY.PEEK[])") == [
+        "* 2 FETCH (UID 2 BODY[] {3}\r\n2\r\n)", "* 2 RECENT", "OK FETCH completed.",
+    ]  # fmt: skip
+    assert client("STORE 3 +FLAGS (x)")[0] == "* 3 FETCH (FLAGS (\\Recent \\Seen x))"
+    assert client("SEARCH ALL")[0] == "* SEARCH 2 3"
+    # A message that is gone can't be told of.
+    assert client("FETCH 1:2 UID") == [
+        "* 2 FETCH (UID 2)", "NO [EXPUNGEISSUED] FETCH completed.",
+    ]  # fmt: skip
+    assert client("STORE 1 +FLAGS (y)") == ["OK [EXPUNGEISSUED] STORE completed."]
+    client("UNSELECT")
+
+
+def test_a_copy_by_numbers_of_which_one_is_gone_copies_nothing(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n")
+    client, other = ana(lab), ana(lab)
+    client("CREATE Work")
+    other("STORE 2 +FLAGS.SILENT (\\Deleted)")
+    other("EXPUNGE")
+    refusal = ["NO [EXPUNGEISSUED] Some of these messages have been expunged."]
+    assert client("COPY 1:2 Work") == refusal
+    assert client("MOVE 1:2 Work") == refusal
+    assert lab.mailbox(ANA, "Work") == ()
+    assert client("NOOP")[0] == "* 2 EXPUNGE"
+    assert client("COPY 1:* Work") == ["OK [COPYUID 2 1 1] COPY completed."]
+
+
+def test_a_uid_command_first_tells_what_is_gone(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n", flags=frozenset())
+    client, other = ana(lab), ana(lab)
+    other("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    other("EXPUNGE")
+    assert client("UID FETCH 1:3 BODY[]") == [
+        "* 1 EXPUNGE",
+        "* 2 RECENT",
+        "* 1 FETCH (BODY[] {3}\r\n2\r\n UID 2 FLAGS (\\Recent \\Seen))",
+        "* 2 FETCH (BODY[] {3}\r\n3\r\n UID 3 FLAGS (\\Recent \\Seen))",
+        "OK UID FETCH completed.",
+    ]
+    other("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    other("EXPUNGE")
+    assert client("UID SEARCH ALL")[:3] == ["* 1 EXPUNGE", "* 1 RECENT", "* SEARCH 3"]
+
+
+def test_a_message_that_goes_while_it_is_being_fetched_is_left_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(lab, b"1\r\n", b"2\r\n")
+    client = ana(lab)
+    octets = lab._store.octets
+
+    def gone(content: int) -> bytes:
+        if content == 1:
+            raise StoreError("That message has been removed.")
+        return octets(content)
+
+    monkeypatch.setattr(lab._store, "octets", gone)
+    assert client("FETCH 1:2 (UID BODY.PEEK[])") == [
+        "* 2 FETCH (UID 2 BODY[] {3}\r\n2\r\n)", "NO [EXPUNGEISSUED] FETCH completed.",
+    ]  # fmt: skip
+
+
+def test_a_renamed_mailbox_stays_selected(lab: Lab) -> None:
+    client, other = Imap(lab), Imap(lab)
+    client("CREATE Work")
+    client("APPEND Work {3+}\r\nx\r\n")
+    client("SELECT Work")
+    other("RENAME Work Play")
+    other("CREATE Work")
+    assert client("FETCH 1 UID") == ["* 1 FETCH (UID 1)", "OK FETCH completed."]
+    other("APPEND Play {3+}\r\ny\r\n")
+    assert client("NOOP")[0] == "* 2 EXISTS"
+
+
+@pytest.mark.parametrize(
+    "command", ["NOOP", "FETCH 1 UID", "UID FETCH 1 FLAGS", "CREATE x", "IDLE"]
+)
+def test_a_mailbox_deleted_by_another_client_ends_the_connection(lab: Lab, command: str) -> None:
+    client, other = Imap(lab), Imap(lab)
+    client("CREATE Work")
+    client("APPEND Work {3+}\r\nx\r\n")
+    client("SELECT Work")
+    if command == "IDLE":
+        client.say(b"t IDLE\r\n")
+        assert client.line() == "+ Idling."
+    assert other("DELETE Work") == ["OK DELETE completed."]
+    if command != "IDLE":
+        client.say(f"t {command}\r\n".encode())
+    heard = client.line()
+    if heard.startswith("t NO [NONEXISTENT]"):
+        client.say(b"t NOOP\r\n")
+        heard = client.line()
+    assert heard == "* BYE The selected mailbox has been deleted."
+    while line := client.client.line():
+        assert line.startswith(b"t ")
+    assert at_work(lab)[1] == 0
+
+
+def test_a_client_may_delete_the_mailbox_it_has_selected(lab: Lab) -> None:
+    client = Imap(lab)
+    client("CREATE Work")
+    client("SELECT Work")
+    assert client("DELETE Work") == ["OK DELETE completed."]
+    assert client("CHECK") == ["BAD CHECK: Must select a mailbox first."]
+
+
+# -- IDLE
+
+
+def test_an_idle_client_is_told_at_once(lab: Lab) -> None:
+    keep(lab, b"1\r\n")
+    client, other = ana(lab), ana(lab)
+    client.say(b"t IDLE\r\n")
+    assert client.line() == "+ Idling."
+    deliver(lab)
+    assert [client.line(), client.line()] == ["* 2 EXISTS", "* 2 RECENT"]
+    other("STORE 1 +FLAGS (\\Flagged)")
+    assert client.line() == "* 1 FETCH (FLAGS (\\Flagged \\Recent \\Seen))"
+    other("STORE 1 +FLAGS (\\Deleted)")
+    assert client.line() == "* 1 FETCH (FLAGS (\\Deleted \\Flagged \\Recent \\Seen))"
+    other("EXPUNGE")
+    assert client.line() == "* 1 EXPUNGE"
+    assert client.line() == "* 1 RECENT"
+    client.say(b"done\r\n")
+    assert client.answer() == ["OK IDLE completed."]
+    assert at_work(lab)[1] == 0
+
+
+def test_what_happened_before_idle_is_told_too(lab: Lab) -> None:
+    client = ana(lab)
+    client.say(b"t IDLE\r\n")
+    assert client.line() == "+ Idling."
+    deliver(lab)
+    deliver(lab)
+    lines = [client.line() for _ in range(2)]
+    client.say(b"DONE\r\n")
+    rest = client.answer()
+    assert "* 2 EXISTS" in lines + rest
+    assert rest[-1] == "OK IDLE completed."
+
+
+def test_idle_needs_no_mailbox(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        LOGIN
+        + """
+        C: c IDLE
+        S: + Idling.
+        C: DONE
+        S: c OK IDLE completed.
+        C! d IDLE\\r\\nDONE\\r\\ne NOOP\\r\\n
+        S: + Idling.
+        S: d OK IDLE completed.
+        S: e OK NOOP completed.
+        C: f IDLE
+        S: + Idling.
+        C: g NOOP
+        S: f BAD Expected "DONE".
+        C: h NOOP
+        S: h OK NOOP completed.
+        """,
+    )
+
+
+def test_before_login_there_is_no_idle(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        """
+        S: * OK ...
+        C: a IDLE
+        S: a BAD IDLE: Must authenticate first.
+        """,
+    )
+
+
+# -- extensions
+
+
+def test_enable_enables_nothing(lab: Lab) -> None:
+    client = Imap(lab)
+    assert client("ENABLE CONDSTORE X-GOOD") == ["* ENABLED", "OK ENABLE completed."]
+    assert client("ENABLE") == ["BAD ENABLE: Invalid arguments."]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ID NIL", "SORT (DATE) UTF-8 ALL", "THREAD REFERENCES UTF-8 ALL", "GETQUOTA x", "UID FOO 1",
+     "SELECT INBOX (CONDSTORE)", "STORE 1 (UNCHANGEDSINCE 1) FLAGS (x)", "SEARCH RETURN (MIN) ALL",
+     "EXPUNGE 1", "NOOP x", "CREATE x (USE (\\Sent))", "FETCH 1 FLAGS (CHANGEDSINCE 1)"],
+)  # fmt: skip
+def test_what_is_not_advertised_is_bad(lab: Lab, command: str) -> None:
+    keep(lab, HELLO)
+    client = ana(lab)
+    assert client(command)[0].startswith("BAD ")
+    assert client("NOOP") == ["OK NOOP completed."]
+
+
+def test_imaplib_from_end_to_end(lab: Lab) -> None:
+    with imaplib.IMAP4(*lab.imap) as client:
+        client.starttls(lab.tls)
+        client.login(ANA, PASSWORD)
+        assert client.append("INBOX", "\\Flagged", imaplib.Time2Internaldate(0), HELLO)[0] == "OK"
+        assert client.select() == ("OK", [b"1"])
+        assert client.search(None, "SUBJECT", "hello") == ("OK", [b"1"])
+        status, data = client.fetch("1", "(UID BODY[])")
+        assert status == "OK"
+        assert data[0] == (b"1 (UID 1 BODY[] {55}", HELLO)
+        assert client.create("Work")[0] == client.copy("1", "Work")[0] == "OK"
+        assert client.store("1", "+FLAGS", "\\Deleted")[0] == "OK"
+        assert client.expunge() == ("OK", [b"1"])
+        assert client.namespace() == ("OK", [b'(("" "/")) NIL NIL'])
+        assert client.enable("X-GOOD")[0] == client.unselect()[0] == "OK"
+        assert client.status("Work", "(MESSAGES)") == ("OK", [b"Work (MESSAGES 1)"])
+
+
+# -- limits and failures
+
+
+def test_a_silent_client_is_told_goodbye(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(imap_idle=1800)) as lab:
+        for command in (None, b"t NOOP\r\n", b"t IDLE\r\n", b"t APPEND INBOX {5}\r\n"):
+            client = ana(lab)
+            if command:
+                client.say(command)
+                client.line()
+            before = inline.clock.seconds()
+            assert client.line() == "* BYE You were silent for too long."
+            assert client.client.line() == b""
+            assert inline.clock.seconds() - before == pytest.approx(1800)
+        assert at_work(lab)[1] == 0
+
+
+def test_a_client_that_does_not_read_is_cut_off(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(imap_idle=60)) as lab:
+        keep(lab, b"x" * 3_000_000)
+        before = at_work(lab)
+        client = ana(lab)
+        client.say(b"t FETCH 1 BODY.PEEK[]\r\n")
+        other = Imap(lab, account=BEN)
+        for _ in range(3):
+            other.say(b"t LOGIN\r\n")
+            other.answer()
+            waiting = connect(lab)
+            waiting.line()
+            assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+            waiting.close()
+            other = Imap(lab, account=BEN)
+        other.client.close()
+        assert lab.sessions[0].closed
+        assert at_work(lab) == before
+
+
+def test_a_line_without_end_is_not_awaited(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        LOGIN
+        + f"""
+        C: b NOOP {"x" * 70_000}
+        S: * BYE [CLIENTBUG] A line can have at most 65536 octets.
+        -- server closes
+        """,
+    )
+
+
+def test_literals_without_end_are_not_kept(lab: Lab) -> None:
+    client = Imap(lab)
+    for piece in ("x {4096+}\r\n" + "y" * 4096,) * 10_000:
+        client.say(piece.encode())
+    client.say(b"\r\n")
+    assert client.line().startswith("x NO [TOOBIG] ")
+
+
+def test_what_is_no_imap_is_told_so_and_then_cut_off(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        "S: * OK ...\n"
+        + """
+        C: GET / HTTP/1.1
+        S: GET BAD /: Unknown command.
+        C:
+        S: * BAD Command not given.
+        C! \\xff\\xfe\\x00\\r\\n
+        S: * BAD Command not given.
+        C: a
+        S: a BAD Command not given.
+        """
+        * 5
+        + """
+        S: * BYE [CLIENTBUG] That is no IMAP.
+        -- server closes
+        """,
+    )
+
+
+def test_now_and_then_a_bad_command_does_not_matter(lab: Lab) -> None:
+    client = Imap(lab)
+    for _ in range(40):
+        assert client("FOO") == ["BAD FOO: Unknown command."]
+        assert client("NOOP") == ["OK NOOP completed."]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"t",
+        b"t LOGIN {5}\r\n",
+        b"t LOGIN ana",
+        b"t AUTHENTICATE PLAIN\r\n",
+        b"t STARTTLS\r\n",
+        b"t LOGIN ana@lab.example wrong\r\n",
+        b"l LOGIN ana@lab.example ana-lab-password\r\nt SELECT INBOX\r\n",
+        b"l LOGIN ana@lab.example ana-lab-password\r\nt IDLE\r\n",
+        b"l LOGIN ana@lab.example ana-lab-password\r\ns SELECT INBOX\r\nt IDLE\r\n",
+        b"l LOGIN ana@lab.example ana-lab-password\r\nt APPEND INBOX {10}\r\n",
+        b"l LOGIN ana@lab.example ana-lab-password\r\nt APPEND INBOX {9999999+}\r\nxx",
+        b"l LOGIN ana@lab.example ana-lab-password\r\ns SELECT INBOX\r\nt FETCH 1:* BODY[]\r\n",
+    ],
+)
+def test_a_client_may_vanish_at_any_moment(
+    lab: Lab, said: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keep(lab, b"x" * 500_000, b"y" * 500_000)
+    before = at_work(lab)
+    client = connect(lab)
+    client.line()
+    client.send(said)
+    if b"\r\n" in said and b"wrong" not in said:
+        client.line()
+    client.close()
+    deadline = 2000
+    while at_work(lab) != before and deadline:
+        deadline -= 1
+    assert at_work(lab) == before
+    assert lab.sessions[-1].closed
+    assert caplog.records == []
+    assert capfd.readouterr().err == ""
+    assert ana(lab)("NOOP") == ["OK NOOP completed."]
+
+
+def test_a_store_that_fails_costs_one_command(
+    lab: Lab, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keep(lab, HELLO)
+    client = ana(lab)
+    database = lab._store._db
+    lab.network.run(lambda: database.execute("PRAGMA query_only = ON"))
+    refusal = ["NO [UNAVAILABLE] The mail store can't do that now, nothing was changed."]
+    for command in ("STORE 1 FLAGS (x)", "CREATE Work", "APPEND INBOX {1+}\r\nx", "COPY 1 INBOX"):
+        assert client(command) == refusal
+    assert client("FETCH 1 FLAGS")[0] == "* 1 FETCH (FLAGS (\\Recent \\Seen))"
+    lab.network.run(lambda: database.execute("PRAGMA query_only = OFF"))
+    assert client("STORE 1 FLAGS (x)")[0] == "* 1 FETCH (FLAGS (\\Recent x))"
+    assert {record.name for record in caplog.records} == {"labserver"}
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_mistake_of_the_server_costs_one_command(
+    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(lab, HELLO)
+    client = ana(lab)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    for method in ("counts", "octets"):
+        monkeypatch.setattr(lab._store, method, broken)
+    refusal = "NO [SERVERBUG] The server made a mistake."
+    assert client("STATUS INBOX (MESSAGES)") == [refusal]
+    assert client("FETCH 1 (BODY.PEEK[])") == ["NO [SERVERBUG] FETCH completed."]
+    assert client("SEARCH TEXT x") == [refusal]
+    assert client("NOOP") == ["OK NOOP completed."]
+    logged = [record.exc_info for record in caplog.records]
+    assert [info and info[0] for info in logged] == [ZeroDivisionError] * 3
+
+
+def test_labs_in_one_process_do_not_disturb_each_other(inline: Network) -> None:
+    loopback = LoopbackNetwork()
+    with (
+        Lab(network=inline) as one,
+        Lab(network=inline) as two,
+        Lab(network=loopback) as three,
+    ):
+        clients = [ana(lab) for lab in (one, two, three)]
+        deliver(two)
+        assert [client("NOOP")[0] for client in clients] == [
+            "OK NOOP completed.", "* 1 EXISTS", "OK NOOP completed.",
+        ]  # fmt: skip
+        clients[0].say(b"t IDLE\r\n")
+        assert clients[0].line() == "+ Idling."
+        deliver(three)
+        deliver(one)
+        assert clients[0].line() == "* 1 EXISTS"
+    loopback.close()
+
+
+def test_a_selected_message_costs_little_memory(inline: Network) -> None:
+    with Lab(network=inline) as lab:
+        ana(lab)("LOGOUT")
+        keep(lab, *(b"Subject: %d\r\n\r\n%b" % (n, b"x" * 2000) for n in range(1000)))
+        tracemalloc.start()
+        try:
+            client = Imap(lab)
+            before = tracemalloc.get_traced_memory()[0]
+            assert "* 1000 EXISTS" in client("SELECT INBOX")
+            client("FETCH 1:* (FLAGS RFC822.SIZE)")
+            client("SEARCH TEXT nothing")
+            client("NOOP")
+            used = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert used < 600_000

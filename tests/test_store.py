@@ -1,0 +1,532 @@
+"""The mail store: what it keeps, what it promises, and what it says when it can't."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from labserver.message import Envelope
+from labserver.store import (
+    Changes,
+    Delivery,
+    MailboxExists,
+    NoSuchMailbox,
+    Store,
+    StoreError,
+)
+
+ANA, BEN = "ana@lab.example", "ben@lab.example"
+NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+HELLO = b"Subject: hello\r\n\r\nhello\r\n"
+NONE: frozenset[str] = frozenset()
+SEEN = frozenset({"\\Seen"})
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    made = Store(None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mail.sqlite"
+
+
+def delivery(*recipients: str, octets: bytes = HELLO, sender: str = "eve@far.example") -> Delivery:
+    return Delivery(Envelope(sender, recipients), octets, NOON)
+
+
+def inbox(store: Store, account: str = ANA) -> int:
+    return store.ensure_mailbox(account, "INBOX").id
+
+
+def kept(store: Store, account: str = ANA, name: str = "INBOX") -> list[bytes]:
+    box = store.mailbox(account, name)
+    return [store.octets(row.content) for row in store.messages(box.id)]
+
+
+def contents(store: Store) -> int:
+    """How many contents there are in the file, whether or not a message refers to them."""
+    return int(store._db.execute("SELECT COUNT(*) FROM content").fetchone()[0])
+
+
+def fill_disk(store: Store) -> None:
+    """No room for one more page, as on a full disk."""
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+# -- delivery
+
+
+def test_a_delivery_reaches_the_inbox_of_each_recipient_once(store: Store) -> None:
+    store.deliver(delivery(ANA, BEN, "Ana@LAB.example"))
+    assert kept(store, ANA) == kept(store, BEN) == [HELLO]
+    assert contents(store) == 1
+
+
+def test_a_delivered_message_keeps_its_envelope_size_date_and_order(store: Store) -> None:
+    number = store.deliver(delivery(ANA, BEN))
+    store.deliver(delivery(ANA, octets=b"second\n"))
+    first, second = store.messages(inbox(store))
+    assert store.envelope(number) == Envelope("eve@far.example", (ANA, BEN))
+    assert (first.uid, first.content, first.size) == (1, number, len(HELLO))
+    assert (first.received, first.flags, first.recent) == (NOON, NONE, True)
+    assert second.uid == 2
+
+
+def test_a_message_that_did_not_come_by_smtp_has_no_envelope(store: Store) -> None:
+    box = inbox(store)
+    uid = store.append(box, HELLO, NOON, SEEN)
+    row = store.message(box, uid)
+    assert row is not None
+    assert row.flags == SEEN
+    assert store.envelope(row.content) is None
+
+
+def test_the_null_reverse_path_is_an_envelope_too(store: Store) -> None:
+    number = store.deliver(delivery(ANA, sender=""))
+    assert store.envelope(number) == Envelope("", (ANA,))
+
+
+def test_a_delivery_is_all_or_none(file: Path) -> None:
+    store = Store(file)
+    inbox(store, ANA)
+    fill_disk(store)
+    with pytest.raises(StoreError, match="full"):
+        store.deliver(delivery(ANA, BEN, octets=b"x" * 100_000))
+    assert kept(store) == []
+    assert [row.name for row in store.mailboxes(ANA)] == ["INBOX"]
+    store.close()
+
+
+def test_a_bad_member_of_a_group_costs_no_other_its_place(store: Store) -> None:
+    bad = delivery(ANA, sender="\udcff@far.example")  # SQLite keeps no half of a character
+    results = store.deliver_group([delivery(ANA), bad, delivery(BEN)])
+    assert [type(result) for result in results] == [int, StoreError, int]
+    assert kept(store, ANA) == kept(store, BEN) == [HELLO]
+    assert contents(store) == 2
+
+
+def test_a_group_is_one_commit(store: Store) -> None:
+    heard: list[int] = []
+    store.watch(heard.append)
+    store.deliver_group([delivery(ANA), delivery(ANA), delivery(ANA, BEN)])
+    assert sorted(heard) == sorted([inbox(store, ANA), inbox(store, BEN)])
+
+
+def test_a_delivered_message_survives_the_death_of_the_process(file: Path) -> None:
+    program = f"""
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from labserver.message import Envelope
+from labserver.store import Delivery, Store
+store = Store(Path({str(file)!r}))
+for number in range(20):
+    octets = b"%d" % number
+    store.deliver(Delivery(Envelope("", ({ANA!r},)), octets, datetime.now(UTC)))
+    print(number, flush=True)
+store._db.execute("BEGIN")
+store._new_content(b"never committed", None)
+os._exit(1)
+"""
+    root = str(Path(__file__).parent.parent)
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert told.stdout.split() == [str(number) for number in range(20)], told.stderr
+    store = Store(file)
+    assert kept(store) == [b"%d" % number for number in range(20)]
+    assert contents(store) == 20
+    store.close()
+
+
+def test_commits_reach_the_disk_before_they_are_told(file: Path) -> None:
+    store = Store(file)
+    pragma = {
+        name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "fullfsync", "locking_mode", "foreign_keys")
+    }
+    assert pragma == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "fullfsync": 1,
+        "locking_mode": "exclusive",
+        "foreign_keys": 1,
+    }
+    store.close()
+
+
+# -- the file
+
+
+def test_everything_is_there_after_a_restart(file: Path) -> None:
+    store = Store(file)
+    store.deliver(delivery(ANA))
+    box = store.create_mailbox(ANA, "Work")
+    uid = store.copy(inbox(store), 1, box.id)
+    store.set_flags(inbox(store), 1, SEEN | {"$Forwarded"})
+    store.claim_recent(inbox(store))
+    store.subscribe(ANA, "Work")
+    before = (store.mailboxes(ANA), store.messages(inbox(store)), store.changes(inbox(store)))
+    store.close()
+    again = Store(file)
+    assert uid == 1
+    assert (again.mailboxes(ANA), again.messages(1), again.changes(1)) == before
+    assert again.subscriptions(ANA) == ["INBOX", "Work"]
+    again.close()
+
+
+def test_one_file_belongs_to_one_store(file: Path) -> None:
+    store = Store(file)
+    with pytest.raises(StoreError, match="in use by another lab; close that one first"):
+        Store(file)
+    store.close()
+    Store(file).close()
+
+
+def test_a_file_that_is_no_store_is_named_in_the_error(file: Path) -> None:
+    file.write_bytes(b"This is no database, it is a letter to a friend." * 100)
+    with pytest.raises(StoreError, match=r"mail\.sqlite can't be used: file is not a database"):
+        Store(file)
+    assert file.read_bytes().startswith(b"This is no database")
+
+
+def test_a_file_of_another_version_is_left_alone(file: Path) -> None:
+    Store(file).close()
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA user_version = 2")
+    database.close()
+    with pytest.raises(StoreError, match="made by another version of the lab"):
+        Store(file)
+
+
+def test_a_folder_that_is_missing_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"nowhere/mail\.sqlite can't be opened"):
+        Store(tmp_path / "nowhere" / "mail.sqlite")
+
+
+def test_a_closed_store_says_so_in_a_store_error(store: Store) -> None:
+    box = inbox(store)
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.messages(box)
+    with pytest.raises(StoreError, match="closed"):
+        store.append(box, HELLO, NOON, NONE)
+
+
+# -- mailboxes
+
+
+def test_every_account_has_an_inbox_and_is_subscribed_to_it(store: Store) -> None:
+    assert [row.name for row in store.mailboxes(ANA)] == ["INBOX"]
+    assert store.subscriptions(BEN) == ["INBOX"]
+
+
+def test_accounts_differ_but_not_by_case(store: Store) -> None:
+    store.deliver(delivery("ANA@Lab.Example"))
+    assert kept(store, "ana@LAB.EXAMPLE") == [HELLO]
+    assert inbox(store, ANA) != inbox(store, BEN)
+
+
+def test_a_mailbox_name_is_there_only_once(store: Store) -> None:
+    work = store.create_mailbox(ANA, "Work")
+    other = store.create_mailbox(ANA, "Other")
+    store.create_mailbox(BEN, "Work")
+    with pytest.raises(MailboxExists):
+        store.create_mailbox(ANA, "Work")
+    with pytest.raises(MailboxExists):
+        store.rename_mailbox(other.id, "Work")
+    assert store.ensure_mailbox(ANA, "Work") == work
+
+
+def test_a_mailbox_made_anew_gets_a_higher_uidvalidity(store: Store) -> None:
+    first = store.create_mailbox(ANA, "Work")
+    store.delete_mailbox(first.id)
+    second = store.create_mailbox(ANA, "Work")
+    assert second.uidvalidity > first.uidvalidity
+    assert second.uidnext == 1
+
+
+def test_a_renamed_mailbox_keeps_its_uids_and_uidvalidity(store: Store) -> None:
+    old = store.create_mailbox(ANA, "Old")
+    store.append(old.id, HELLO, NOON, NONE)
+    store.rename_mailbox(old.id, "New")
+    new = store.mailbox(ANA, "New")
+    assert (new.id, new.uidvalidity, new.uidnext) == (old.id, old.uidvalidity, 2)
+    assert kept(store, name="New") == [HELLO]
+    with pytest.raises(NoSuchMailbox):
+        store.mailbox(ANA, "Old")
+
+
+def test_a_deleted_mailbox_takes_its_messages_along_but_no_shared_content(store: Store) -> None:
+    store.deliver(delivery(ANA))
+    work = store.create_mailbox(ANA, "Work")
+    store.copy(inbox(store), 1, work.id)
+    store.append(work.id, b"only here", NOON, NONE)
+    store.delete_mailbox(work.id)
+    assert kept(store) == [HELLO]
+    assert contents(store) == 1
+
+
+def test_what_is_done_to_a_deleted_mailbox_fails(store: Store) -> None:
+    work = store.create_mailbox(ANA, "Work").id
+    store.deliver(delivery(ANA))
+    store.delete_mailbox(work)
+    with pytest.raises(NoSuchMailbox):
+        store.append(work, HELLO, NOON, NONE)
+    with pytest.raises(NoSuchMailbox):
+        store.copy(inbox(store), 1, work)
+    with pytest.raises(NoSuchMailbox):
+        store.rename_mailbox(work, "Play")
+    with pytest.raises(NoSuchMailbox):
+        store.changes(work)
+    assert contents(store) == 1
+
+
+def test_a_subscription_outlives_its_mailbox(store: Store) -> None:
+    work = store.create_mailbox(ANA, "Work")
+    store.subscribe(ANA, "Work")
+    store.subscribe(ANA, "Work")
+    store.delete_mailbox(work.id)
+    assert store.subscriptions(ANA) == ["INBOX", "Work"]
+    store.unsubscribe(ANA, "Work")
+    store.unsubscribe(ANA, "Work")
+    assert store.subscriptions(ANA) == ["INBOX"]
+
+
+def test_counts(store: Store) -> None:
+    box = inbox(store)
+    empty = store.counts(box)
+    assert (empty.messages, empty.recent, empty.unseen, empty.size) == (0, 0, 0, 0)
+    store.append(box, b"12345", NOON, SEEN)
+    store.append(box, b"123", NOON, frozenset({"\\Flagged", "\\SeenIt", "x\\Seen"}))
+    store.claim_recent(box)
+    store.append(box, b"1", NOON, SEEN | {"\\Flagged"})
+    counts = store.counts(box)
+    assert (counts.messages, counts.recent, counts.unseen, counts.size) == (3, 1, 1, 9)
+
+
+# -- messages
+
+
+def test_a_uid_is_never_given_twice(store: Store) -> None:
+    box = inbox(store)
+    uids = [store.append(box, HELLO, NOON, NONE) for _ in range(3)]
+    store.remove(box, uids)
+    assert store.append(box, HELLO, NOON, NONE) == 4
+    assert store.mailbox(ANA, "INBOX").uidnext == 5
+
+
+def test_messages_above_a_uid(store: Store) -> None:
+    box = inbox(store)
+    for _ in range(3):
+        store.append(box, HELLO, NOON, NONE)
+    assert [row.uid for row in store.messages(box, after=1)] == [2, 3]
+    assert store.message(box, 4) is None
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        datetime(1969, 7, 20, 20, 17, 40, tzinfo=UTC),
+        datetime(9999, 12, 31, tzinfo=timezone(timedelta(hours=-1))) - timedelta(days=1),
+        datetime(2026, 1, 5, 13, 0, tzinfo=timezone(timedelta(hours=1))),
+    ],
+)
+def test_any_date_comes_back_as_the_same_moment(store: Store, when: datetime) -> None:
+    box = inbox(store)
+    store.append(box, HELLO, when, NONE)
+    assert store.messages(box)[0].received == when
+
+
+def test_a_copy_keeps_flags_and_date_and_is_recent(store: Store) -> None:
+    box, work = inbox(store), store.create_mailbox(ANA, "Work").id
+    store.append(box, HELLO, NOON, SEEN)
+    store.claim_recent(box)
+    assert store.copy(box, 1, work) == 1
+    assert store.copy(box, 99, work) is None
+    (row,) = store.messages(work)
+    assert (row.received, row.flags, row.recent) == (NOON, SEEN, True)
+    assert contents(store) == 1
+
+
+def test_a_moved_message_is_in_one_place_only(store: Store) -> None:
+    box, work = inbox(store), store.create_mailbox(ANA, "Work").id
+    store.append(box, HELLO, NOON, SEEN)
+    assert store.move(box, 1, work) == 1
+    assert store.move(box, 1, work) is None
+    assert kept(store) == []
+    assert kept(store, name="Work") == [HELLO]
+    assert store.move(work, 1, work) == 2  # within one mailbox, too
+
+
+def test_removed_content_is_gone_when_the_last_message_is(store: Store) -> None:
+    number = store.deliver(delivery(ANA, BEN))
+    store.remove(inbox(store, ANA), [1, 77])
+    assert store.octets(number) == HELLO
+    store.remove(inbox(store, BEN), [1])
+    with pytest.raises(StoreError, match="That message has been removed"):
+        store.octets(number)
+    assert store.envelope(number) is None
+    assert contents(store) == 0
+
+
+def test_recent_is_claimed_once(store: Store) -> None:
+    store.deliver_group([delivery(ANA), delivery(ANA)])
+    assert store.claim_recent(inbox(store)) == {1, 2}
+    assert store.claim_recent(inbox(store)) == frozenset()
+    assert not any(row.recent for row in store.messages(inbox(store)))
+
+
+def test_crlf_sizes_count_every_line_end_as_two_octets(store: Store) -> None:
+    box = inbox(store)
+    for octets in (b"a\r\nb\r\n", b"a\nb\n", b"a\r\nb", b""):
+        store.append(box, octets, NOON, NONE)
+    assert store.crlf_sizes(box) == {1: 6, 2: 6, 3: 6, 4: 0}
+
+
+# -- changes
+
+
+def test_changes_without_a_moment_are_all_there_is(store: Store) -> None:
+    box = inbox(store)
+    assert store.changes(box) == Changes(0, {}, frozenset(), None)
+    store.append(box, HELLO, NOON, SEEN)
+    store.append(box, HELLO, NOON, NONE)
+    store.claim_recent(box)
+    store.append(box, HELLO, NOON, NONE)
+    changes = store.changes(box)
+    assert changes.flags == {1: SEEN, 2: NONE, 3: NONE}
+    assert changes.recent == {3}
+
+
+def test_changes_since_a_moment_are_those_after_it(store: Store) -> None:
+    box = inbox(store)
+    for _ in range(4):
+        store.append(box, HELLO, NOON, NONE)
+    moment = store.changes(box).modseq
+    assert store.changes(box, moment) == Changes(moment, {}, frozenset(), None)
+    store.set_flags(box, 2, SEEN)
+    store.remove(box, [1])
+    store.append(box, HELLO, NOON, NONE)
+    changes = store.changes(box, moment)
+    assert changes.flags == {2: SEEN, 5: NONE}
+    assert changes.uids == (2, 3, 4, 5)
+    assert store.changes(box, changes.modseq).uids is None
+
+
+def test_a_reader_of_changes_ends_up_with_what_is_there(store: Store) -> None:
+    chance = random.Random(7)
+    box, work = inbox(store), store.create_mailbox(ANA, "Work").id
+    known: dict[int, frozenset[str]] = {}
+    moment = 0
+    for _ in range(400):
+        there = [row.uid for row in store.messages(box)] or [0]
+        match chance.randrange(6):
+            case 0 | 1:
+                store.append(box, HELLO, NOON, NONE)
+            case 2:
+                store.set_flags(box, chance.choice(there), frozenset({f"k{chance.random()}"}))
+            case 3:
+                store.remove(box, chance.sample(there, min(2, len(there))))
+            case 4:
+                store.move(box, chance.choice(there), chance.choice([box, work]))
+            case 5:
+                changes = store.changes(box, moment)
+                moment = changes.modseq
+                known |= changes.flags
+                if changes.uids is not None:
+                    known = {uid: known[uid] for uid in changes.uids}
+                assert known == {row.uid: row.flags for row in store.messages(box)}
+
+
+# -- transactions and watchers
+
+
+def test_what_happens_in_a_transaction_is_all_or_none(store: Store) -> None:
+    box, work = inbox(store), store.create_mailbox(ANA, "Work").id
+    store.append(box, HELLO, NOON, NONE)
+    before = store.messages(box), store.mailboxes(ANA)
+    heard: list[int] = []
+    store.watch(heard.append)
+
+    def fail() -> None:
+        with store.transaction():
+            store.set_flags(box, 1, SEEN)
+            store.copy(box, 1, work)
+            store.create_mailbox(ANA, "New")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (store.messages(box), store.mailboxes(ANA)) == before
+    assert store.messages(work) == []
+    assert heard == []
+    store.append(box, HELLO, NOON, NONE)
+    assert heard == [box]
+
+
+def test_a_transaction_is_one_commit(store: Store) -> None:
+    box, work = inbox(store), store.create_mailbox(ANA, "Work").id
+    heard: list[int] = []
+    store.watch(heard.append)
+    with store.transaction():
+        for _ in range(3):
+            store.append(box, HELLO, NOON, NONE)
+        store.move(box, 1, work)
+        assert heard == []
+    assert sorted(heard) == sorted([box, work])
+
+
+def test_a_watcher_hears_of_each_commit_until_it_stops(store: Store) -> None:
+    box = inbox(store)
+    heard: list[tuple[int, int]] = []
+    stop = store.watch(lambda mailbox: heard.append((mailbox, len(store.messages(box)))))
+    store.append(box, HELLO, NOON, NONE)
+    store.set_flags(box, 1, SEEN)
+    store.remove(box, [1])
+    stop()
+    store.append(box, HELLO, NOON, NONE)
+    assert heard == [(box, 1), (box, 1), (box, 0)]
+
+
+def test_a_watcher_hears_that_its_mailbox_is_deleted(store: Store) -> None:
+    work = store.create_mailbox(ANA, "Work").id
+    heard: list[int] = []
+    store.watch(heard.append)
+    store.delete_mailbox(work)
+    assert heard == [work]
+
+
+def test_a_failed_commit_leaves_the_store_usable(file: Path) -> None:
+    store = Store(file)
+    box = inbox(store)
+    fill_disk(store)
+    with pytest.raises(StoreError, match=r"could not be written: .*full"):
+        store.append(box, b"x" * 100_000, NOON, NONE)
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert store.append(box, HELLO, NOON, NONE) == 1
+    assert kept(store) == [HELLO]
+    store.close()
+
+
+def test_a_broken_file_is_told_in_a_store_error(file: Path) -> None:
+    store = Store(file)
+    box = inbox(store)
+    store._db.execute("DROP TABLE message")
+    with pytest.raises(StoreError, match="could not be read: no such table"):
+        store.messages(box)
+    with pytest.raises(StoreError, match="could not be written: no such table"):
+        store.append(box, HELLO, NOON, NONE)
+    store.close()
