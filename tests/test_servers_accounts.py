@@ -1,0 +1,87 @@
+"""Whose mail a lab keeps, and who may log in."""
+
+from __future__ import annotations
+
+import pytest
+
+from labserver.servers.accounts import Accounts
+
+ACCOUNTS = Accounts({"Ana@Lab.example": "s3cret", "josé@lab.example": "pässwörd"})
+
+
+def test_letter_case_of_addresses_does_not_matter() -> None:
+    assert ACCOUNTS.has("ana@lab.EXAMPLE")
+    assert ACCOUNTS.has("JOSÉ@lab.example")
+    assert ACCOUNTS.log_in("ANA@lab.example", "s3cret") == "ana@lab.example"
+
+
+def test_letter_case_of_passwords_matters() -> None:
+    assert ACCOUNTS.log_in("ana@lab.example", "S3cret") is None
+
+
+def test_passwords_may_be_of_any_script() -> None:
+    assert ACCOUNTS.log_in("josé@lab.example", "pässwörd") == "josé@lab.example"
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["", "s3cre", "s3cret ", "s3cret\0", "\udcff", "ana@lab.example"],
+)
+def test_a_wrong_password_lets_nobody_in(password: str) -> None:
+    assert ACCOUNTS.log_in("ana@lab.example", password) is None
+
+
+@pytest.mark.parametrize("name", ["", "ana", "ana@", "@lab.example", "ben@lab.example", "\udcff@x"])
+def test_an_unknown_name_lets_nobody_in(name: str) -> None:
+    assert ACCOUNTS.log_in(name, "s3cret") is None
+    assert not ACCOUNTS.has(name)
+
+
+def test_local_domains_are_those_of_the_accounts() -> None:
+    assert ACCOUNTS.is_local("LAB.example")
+    assert not ACCOUNTS.is_local("else.example")
+    assert not ACCOUNTS.is_local("")
+
+
+def test_catch_all_has_everybody_with_the_address_as_password() -> None:
+    anybody = Accounts({"ana@lab.example": "s3cret"}, catch_all=True)
+    assert anybody.has("Zoe@else.example")
+    assert anybody.log_in("Zoe@else.example", "zoe@else.example") == "zoe@else.example"
+    assert anybody.log_in("Zoe@else.example", "else") is None
+    assert anybody.log_in("zoe", "zoe") is None
+
+
+def test_catch_all_leaves_the_accounts_their_passwords() -> None:
+    anybody = Accounts({"ana@lab.example": "s3cret"}, catch_all=True)
+    assert anybody.log_in("ana@lab.example", "s3cret") == "ana@lab.example"
+    assert anybody.log_in("ana@lab.example", "ana@lab.example") is None
+
+
+@pytest.mark.parametrize(
+    "passwords",
+    [
+        {},
+        {"ana": "x"},
+        {"ana@": "x"},
+        {"@lab.example": "x"},
+        {"ana @lab.example": "x"},
+        {"ana@lab.example\n": "x"},
+        {"<ana@lab.example>": "x"},
+        {"ana\0@lab.example": "x"},
+        {"ana\udcff@lab.example": "x"},
+        {"ana@lab.example,ben@lab.example": "x"},
+        {"ana@lab.example": ""},
+        {"ana@lab.example": None},
+        {"ana@lab.example": 5},
+        {"ana@lab.example": "\udcff"},
+        {5: "x"},
+        {"ana@lab.example": "x", "Ana@lab.example": "y"},
+    ],
+)
+def test_accounts_that_make_no_sense_are_refused_in_one_sentence(passwords: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"\A[A-Z'\"5<@][^\n]*\.\Z"):
+        Accounts(passwords)
+
+
+def test_passwords_are_not_in_the_repr() -> None:
+    assert "s3cret" not in repr(ACCOUNTS)
