@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 
-from labserver.transcript import Line, LineKind, ProtocolName, Side
+from labserver.transcript import VERBS, Line, LineKind, ProtocolName, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +271,7 @@ class Dialogue(ABC):
 
 _END = 64
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}|\*")
-_VERBS = set(
-    b"AUTH CAPA DATA DELE DONE EHLO EXPN HELO HELP LIST MAIL NOOP PASS QUIT RCPT RETR RSET"
-    b" STARTTLS STAT STLS UIDL USER VRFY".split()
-)
+_VERBS = {verb.encode() for verbs in VERBS.values() for verb in verbs} | {b"DONE"}
 
 
 def _secret(match: re.Match[bytes] | None) -> tuple[int, int] | None:

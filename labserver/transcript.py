@@ -9,6 +9,7 @@ cutting octets into lines is `dialogue.py`, meaning is `catalog.py`, recording i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -29,6 +30,17 @@ has (DATA, BDAT, an IMAP literal, a POP3 RETR). `end`: the dot that ends such co
 
 RecordType = Literal["plain", "change cipher spec", "alert", "handshake", "application data"]
 """`plain` octets, or the content type of a TLS record (RFC 8446 section 5.1)."""
+
+VERBS: Mapping[ProtocolName, frozenset[str]] = {
+    "SMTP": frozenset(
+        "AUTH BDAT DATA EHLO EXPN HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS VRFY".split()
+    ),
+    "POP3": frozenset(
+        "APOP AUTH CAPA DELE LIST NOOP PASS QUIT RETR RSET STAT STLS TOP UIDL USER".split()
+    ),
+}
+"""What a command line begins with, to tell one from a stray line. What each means, and that none
+is missing here, is the catalog's to say."""
 
 MASK = "••••••••••••"
 """Stands for a secret, always as long, so that its length tells nothing."""
@@ -239,6 +251,8 @@ def _command(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[P
     if match is None:
         return (Piece(text, text),)
     verb, rest = match["verb"], match["rest"]
+    if protocol != "IMAP" and verb.upper().split()[0] not in VERBS[protocol]:
+        return (Piece(text, text),)
     pieces = [Piece(verb, verb.upper())]
     if protocol == "IMAP":
         tag = match["tag"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from labserver import Lab
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork

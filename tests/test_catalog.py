@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import cProfile
+import imaplib
+import poplib
 import pstats
 import random
 import re
+import smtplib
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import chain, pairwise
 
 import pytest
 
+from labserver import Lab
 from labserver.catalog import (
     PROTOCOLS,
     Catalog,
@@ -568,7 +572,8 @@ def test_extensions_are_told_line_by_line() -> None:
     S: 250 STARTTLS
     """
     *_, first, big, none, small, strange, last = explain(said("SMTP", script))
-    assert first.title == "What this server can do. No AUTH yet: it wants TLS first."
+    # Nothing shows that one can log in here at all, as on port 25.
+    assert first.title == "What this server can do."
     assert first.label == ""
     assert big.title == "Takes messages up to 32 MiB."
     assert none.title == load("SMTP").keywords["SIZE"].title
@@ -584,6 +589,15 @@ def test_extensions_are_told_line_by_line() -> None:
         "SMTP", GREETED["SMTP"] + "-- TLS\nC: EHLO me\nS: 250-x\nS: 250 AUTH PLAIN LOGIN"
     )
     assert after.title == "Lets you log in by: PLAIN, LOGIN."
+
+
+def test_a_login_that_comes_only_under_tls_is_announced() -> None:
+    before = "S: 220 hi\nC: EHLO me\nS: 250-lab.example\nS: 250 STARTTLS\n"
+    title = "What this server can do. Without TLS it offers no login."
+    after = "C: STARTTLS\nS: 220 go\n-- TLS\nC: EHLO me\nS: 250-lab.example\nS: 250 AUTH PLAIN"
+    assert explain(said("SMTP", before + after))[2].title == title
+    submission = replace(said("SMTP", before), listener="submission")
+    assert explain(submission)[2].title == title
 
 
 def test_ehlo_after_tls_says_that_all_is_forgotten() -> None:
@@ -811,6 +825,7 @@ def test_pop3_lists_and_capabilities_are_told_line_by_line() -> None:
     assert "XFROB" in titles[b"XFROB\r\n"]
     assert titles[b"1 whqtswO00WBw418f9t5JxYwZ\r\n"] == "The lasting name of message 1."
     assert titles[b"LIST 1\r\n"] == "You ask for the size of one message."
+    assert titles[b"+OK 1 120\r\n"] == "Message 1: 120 octets."
 
 
 def test_pop3_brackets_tell_a_busy_maildrop_from_a_wrong_password() -> None:
@@ -1072,3 +1087,41 @@ def calls(told: Session) -> int:
     profile = cProfile.Profile()
     profile.runcall(explain, told)
     return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+
+# -- the lab's own servers, spoken to by the standard library
+
+
+def test_the_labs_own_dialogues_are_legal_and_explained_to_the_last_line(lab: Lab) -> None:
+    address, password = next(iter(lab.accounts.items()))
+    with smtplib.SMTP(*lab.smtp) as client:
+        client.sendmail("ben@lab.example", [address], "Subject: x\n\n.dot\n")
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            client.sendmail("ben@lab.example", ["nobody@lab.example"], "x")
+    pop = poplib.POP3(*lab.pop3)
+    pop.capa()
+    pop.user(address)
+    pop.pass_(password)
+    for ask in (pop.stat, pop.list, pop.uidl, pop.noop, pop.rset):
+        ask()
+    pop.top(1, 0)
+    pop.retr(1)
+    with pytest.raises(poplib.error_proto):
+        pop.retr(9)
+    pop.quit()
+    imap = imaplib.IMAP4(*lab.imap)
+    imap.login(address, password)
+    imap.list()
+    imap.select()
+    imap.fetch("1", "(FLAGS BODY[])")
+    imap.append("INBOX", "", "", b"Subject: y\r\n\r\ny\r\n")
+    imap.copy("1", "Nowhere")
+    imap.uid("FETCH", "1:*", "(FLAGS)")
+    imap.close()
+    imap.logout()
+    assert [each.protocol for each in lab.sessions] == ["SMTP", "POP3", "IMAP"]
+    for each in lab.sessions:
+        assert legal(each) == ()
+        assert path(each)[-1].after in ("Closed", "UPDATE", "Logout")
+        silent = [line.data for line, m in with_meanings(each) if not m.title]
+        assert set(silent) <= {b")\r\n"}

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from labserver.catalog import load
 from labserver.dialogue import dialogue
 from labserver.transcript import (
     MASK,
+    VERBS,
     Line,
     LineKind,
     ProtocolName,
@@ -224,3 +226,13 @@ def test_any_octets_can_be_shown(protocol: ProtocolName) -> None:
         for options in ({}, {"reveal": True}, {"exact": True}):
             assert all(row.isprintable() for row in rows(of, **options))
         assert len(of.pieces()) == len(lines)
+
+
+def test_the_verbs_are_the_catalogs() -> None:
+    for protocol in ("SMTP", "POP3"):
+        commands = load(protocol).commands.values()
+        assert VERBS[protocol] == {command.verb.split()[0] for command in commands if command.typed}
+
+
+def test_a_line_that_is_no_command_is_shown_as_it_was() -> None:
+    assert "C: line three" in str(session("SMTP", line("C", b"line three\r\n")))

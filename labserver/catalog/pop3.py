@@ -148,6 +148,9 @@ class Pop3Reading(Reading):
         if e.verb == "STAT" and status == "+OK" and counted:
             many, octets = int(counted[1]), size(int(counted[2]))
             title = self.note("stat" if many != 1 else "stat-one", count=many, size=octets).title
+        if status == "+OK" and e.verb in ("LIST", "UIDL") and e.text:
+            item = self._item(text, e)
+            title, detail = item.title, item.detail
         if e.verb == "greeting" and status == "+OK" and re.search(r"<[^<>\s]+>", text):
             note = self.note("greeting-timestamp")
             detail, sources = sentences(detail, note.title), [*sources, *note.sources]

@@ -24,6 +24,7 @@ from labserver.transcript import Line, ProtocolName, Session
 _REPLY = re.compile(r"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _PARAMETER = re.compile(r" (SIZE|BODY|SMTPUTF8|AUTH|RET|ENVID|NOTIFY|ORCPT)(?=[= ]|$)", re.I)
+_OFFERS_LOGIN = re.compile(rb"250[- ]AUTH\b", re.I)
 _OUTCOMES: dict[str, Outcome] = {"2": "done", "3": "go on", "4": "later", "5": "refused"}
 _CHALLENGES = {
     "username": "challenge-user",
@@ -41,6 +42,10 @@ class SmtpReading(Reading):
         self._begins: set[int] = set()
         """Lines that begin a reply."""
         super().__init__(session)
+        self._offers_login = session.listener.startswith("submission") or any(
+            _OFFERS_LOGIN.match(line.data) for line in self.lines if line.who == "S"
+        )
+        """Whether this is a server to log in to, be it only under TLS."""
         self._accepted: dict[int, int] = {}
         """For each command's line, how many recipients its transaction had by then."""
         recipients = 0
@@ -225,7 +230,7 @@ class SmtpReading(Reading):
         names = {self._parts(j)[2].split(" ", 1)[0].upper() for j in e.replies if j > i}
         if not names:
             return self.note("extensions-none")
-        if "STARTTLS" in names and "AUTH" not in names:
+        if "STARTTLS" in names and "AUTH" not in names and self._offers_login:
             return self.note("extensions-before-tls")
         return self.note("extensions")
 

@@ -12,7 +12,7 @@ import collections
 import logging
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from email.utils import format_datetime
 from typing import Any
 
@@ -219,7 +219,8 @@ class _SmtpConnection(SMTP):
         # aiosmtpd keeps these for the whole class, so that connections change each other's.
         self.command_size_limits = collections.defaultdict(lambda: self.command_size_limit)
         self._server = server
-        self._naming = False
+        self._list: list[str] | None = None
+        """The lines of the reply to EHLO so far; they leave together."""
         self._heard = 0.0
         super().__init__(
             server,
@@ -287,7 +288,10 @@ class _SmtpConnection(SMTP):
 
     async def push(self, status: Any) -> None:
         """Send a reply line, with an enhanced status code where RFC 2034 wants one."""
-        if isinstance(status, str) and not self._naming and not _OWN_CODE.match(status):
+        if self._list is not None:
+            self._list.append(status)
+            return
+        if isinstance(status, str) and not _OWN_CODE.match(status):
             assert self.session is not None
             enhanced = _ENHANCED.get(status[:3])
             if enhanced and self.session.extended_smtp:
@@ -296,19 +300,20 @@ class _SmtpConnection(SMTP):
 
     @syntax("HELO hostname")
     async def smtp_HELO(self, hostname: str) -> None:
-        self._naming = True
-        try:
-            await super().smtp_HELO(hostname)
-        finally:
-            self._naming = False
+        await self._introduce(super().smtp_HELO(hostname))
 
     @syntax("EHLO hostname")
     async def smtp_EHLO(self, hostname: str) -> None:
-        self._naming = True
+        await self._introduce(super().smtp_EHLO(hostname))
+
+    async def _introduce(self, answering: Awaitable[None]) -> None:
+        """Replies to HELO and EHLO have no enhanced status code (RFC 2034 section 4)."""
+        self._list = []
         try:
-            await super().smtp_EHLO(hostname)
+            await answering
         finally:
-            self._naming = False
+            lines, self._list = self._list, None
+        await super().push("\r\n".join(lines))
 
     @syntax("STARTTLS", when="tls_context")
     async def smtp_STARTTLS(self, arg: str) -> None:
