@@ -6,6 +6,8 @@
 `lab.smtp`, `lab.imap`, … say where it listens, `lab.sessions` what was said there.
 """
 
+import logging
+
 from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
 from labserver.message import Envelope, Mailbox, Message
 from labserver.network import NetworkError
@@ -13,6 +15,9 @@ from labserver.notebook.display import register
 from labserver.rules import Limits
 from labserver.store import StoreError
 from labserver.transcript import Line, Record, Session
+
+# Whoever wants to hear of the servers' troubles gives this logger a handler of their own.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Only IPython is told; elsewhere nothing of Jupyter is imported.
 register()

@@ -29,7 +29,7 @@ from labserver.network.clock import Clock
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts
 from labserver.servers.imap.commands import all_commands
-from labserver.servers.imap.connection import LINE_OCTETS, Connection, Reader
+from labserver.servers.imap.connection import Connection, Reader
 from labserver.servers.imap.state import State
 from labserver.store import Store
 
@@ -103,8 +103,7 @@ class ImapServer:
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
-        reader = Reader(limit=LINE_OCTETS)
-        return asyncio.StreamReaderProtocol(reader, self._connected)
+        return asyncio.StreamReaderProtocol(Reader(), self._connected)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(
@@ -117,7 +116,7 @@ class ImapServer:
             clock=self._clock,
             limits=self._limits,
             offers_tls=self._offers_tls,
-            written=connection.written,
+            wire=connection,
         )
         try:
             await connection.run(state)

@@ -61,7 +61,20 @@ _NON_SYNC = re.compile(rb"\{([0-9]{1,18})\+\}\r?\n\Z")
 
 
 class Reader(asyncio.StreamReader):
-    """A stream reader that can forget what it has read but nobody has asked for yet."""
+    """A stream reader that can forget what nobody has asked for yet, and tells of the end."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LINE_OCTETS)
+        self.ended = asyncio.Event()
+        """The client will say nothing more."""
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.ended.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.ended.set()
 
     def forget(self) -> None:
         # asyncio has no public way to do this.
@@ -206,9 +219,13 @@ class Connection(IMAPConnection):
             raise ConnectionError("The client doesn't read.") from None
 
     async def written(self) -> None:
-        """To be called now and then while a long response is written."""
         if len(self._output.octets) >= _PIECE_OCTETS:
             await self.flush()
+
+    async def pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._incoming.ended.wait()
 
     def _bye(self, text: bytes, code: bytes | None = None) -> None:
         """Say that the connection ends, without waiting for the client to hear it."""
@@ -231,8 +248,8 @@ class Connection(IMAPConnection):
         except TimeoutError:
             self._bye(b"You were silent for too long.")
         except asyncio.CancelledError:
+            # Not raised again: nothing comes after, and Python 3.11's streams would complain.
             self._bye(b"The server is closing.", b"UNAVAILABLE")
-            raise
         except Exception:
             _log.exception("IMAP connection failed")
             self._bye(b"The server made a mistake.", b"SERVERBUG")

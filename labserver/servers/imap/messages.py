@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import email.errors
-import email.header
 import quopri
+import re
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -21,6 +20,8 @@ from labserver.servers.imap.parts import Part, unfolded
 from labserver.servers.imap.structure import Body, Envelope
 from labserver.store import MessageRow, Store
 
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
+_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -172,12 +173,20 @@ def _header_text(message: Part) -> str:
 
 def decoded(value: bytes) -> str:
     """A header field's text with its encoded words decoded (RFC 2047)."""
-    text = value.decode("utf-8", "replace")
+    text = _BETWEEN_WORDS.sub("", value.decode("utf-8", "replace"))
+    return _ENCODED_WORD.sub(_decoded_word, text)
+
+
+def _decoded_word(word: re.Match[str]) -> str:
+    charset, encoding, text = word.groups()
     try:
-        pieces = email.header.decode_header(text)
-        return str(email.header.make_header(pieces))
-    except (email.errors.MessageError, LookupError, ValueError):
-        return text  # not decodable: compared as it stands
+        if encoding in "bB":
+            octets = binascii.a2b_base64(text + "===")
+        else:
+            octets = binascii.a2b_qp(text, header=True)
+        return octets.decode(charset.partition("*")[0], "replace")
+    except (LookupError, ValueError):
+        return word[0]  # not decodable: compared as it stands
 
 
 def _text(part: Part) -> str:

@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from itertools import islice
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?", re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _COMMENT = re.compile(rb'("(?:[^"\\]|\\.)*")|\((?:[^()\\]|\\.)*\)', re.DOTALL)
+_MAYBE_QUOTED = re.compile(rb'"(?:[^"\\]|\\(?:.|\Z))*("|\Z)', re.DOTALL)
 _TYPE = re.compile(rb"\s*([^\s;/()<>@,:\\\"\[\]?=]+)\s*/\s*([^\s;/()<>@,:\\\"\[\]?=]+)")
 _PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;]*)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 _DEEPEST = 50
 """Parts within parts that are looked into."""
-_MOST = 10_000
+_MOST = 1000
 """Parts of one message that are told apart; a hostile one has millions."""
+_MOST_FIELDS = 10_000
+"""Header fields that are looked at."""
+_MOST_PARAMETERS = 100
+"""Parameters of one field that are looked at."""
+_LONGEST_FIELD = 100_000
+"""Octets of a field's value that are looked at."""
 
 
 class Part:
@@ -71,12 +79,13 @@ class Part:
     @cached_property
     def fields(self) -> list[tuple[bytes, bytes]]:
         """The header's fields in order: the name in lower case, and the whole field as it is."""
-        header = self.header
-        return [(field[1].lower(), field[0]) for field in _FIELD.finditer(header)]
+        found = islice(_FIELD.finditer(self.header), _MOST_FIELDS)
+        return [(field[1].lower(), field[0]) for field in found]
 
     def all(self, name: bytes) -> list[bytes]:
         """The values of all fields of that name (in lower case), unfolded and else unchanged."""
-        return [unfolded(raw.partition(b":")[2]) for known, raw in self.fields if known == name]
+        found = (raw for known, raw in self.fields if known == name)
+        return [unfolded(raw[:_LONGEST_FIELD].partition(b":")[2]) for raw in found]
 
     def first(self, name: bytes) -> bytes | None:
         """The value of the first field of that name."""
@@ -187,17 +196,27 @@ def unfolded(value: bytes) -> bytes:
     return _FOLD.sub(b"", value).strip()
 
 
+def closed(value: bytes) -> bytes:
+    """A structured value, without a last quotation mark that nothing closes.
+
+    So that no expression looks for its end again and again.
+    """
+    for quoted in _MAYBE_QUOTED.finditer(value):
+        if not quoted[1]:
+            start = quoted.start()
+            return value[:start] + value[start:].replace(b'"', b"")
+    return value
+
+
 def without_comments(value: bytes) -> bytes:
     """A structured value without its comments in parentheses (RFC 5322 section 3.2.2)."""
-    return _COMMENT.sub(lambda found: found[1] or b" ", value)
+    return _COMMENT.sub(lambda found: found[1] or b" ", closed(value))
 
 
 def parameters_of(value: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """The parameters of a value such as `text/plain; charset=utf-8`, in order."""
-    return tuple(
-        (found[1].lower(), unquoted(found[2]))
-        for found in _PARAMETER.finditer(without_comments(value))
-    )
+    found = islice(_PARAMETER.finditer(without_comments(value)), _MOST_PARAMETERS)
+    return tuple((one[1].lower(), unquoted(one[2])) for one in found)
 
 
 def unquoted(value: bytes) -> bytes:

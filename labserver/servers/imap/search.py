@@ -142,8 +142,8 @@ def _day(name: bytes, wanted: datetime) -> Callable[[date], bool]:
 
 def _sent(content: Content) -> date | None:
     """The day in the Date field, as its sender saw it."""
-    value = without_comments(content.message.first(b"date") or b"").decode("ascii", "replace")
+    value = without_comments((content.message.first(b"date") or b"")[:100])
     try:
-        return email.utils.parsedate_to_datetime(value).date()
-    except (TypeError, ValueError):
-        return None
+        return email.utils.parsedate_to_datetime(value.decode("ascii", "replace")).date()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None  # not a date

@@ -144,6 +144,14 @@ class Selected(SelectedMailbox):
             uid: apply(flag_op, told[uid], operand) for _, uid in self._told.get_uids(seq_set)
         }
 
+    def tell_flags(self, uid: int, flags: frozenset[Flag], *, with_uid: bool) -> FetchResponse:
+        """Tell the client a message's flags; from then on it knows them."""
+        self._told.flags[uid] = flags
+        data = [FetchValue.of(_FLAGS, List(flags | self.session_flags.get(uid), sort=True))]
+        if with_uid:
+            data.append(FetchValue.of(_UID, Number(uid)))
+        return FetchResponse(self._told.number(uid), data)
+
     def fork(self, command: Command) -> tuple[Selected, Iterable[UntaggedResponse]]:
         """What the response to this command also has to tell; from then on the client knows it."""
         if self._is_gone:
@@ -183,8 +191,4 @@ class Selected(SelectedMailbox):
             yield FlagsResponse(SYSTEM_FLAGS | self._keywords)
         self._flags = {}
         for uid in flagged:
-            flags = told.flags[uid] | self.session_flags.get(uid)
-            data = [FetchValue.of(_FLAGS, List(flags, sort=True))]
-            if with_uid:
-                data.append(FetchValue.of(_UID, Number(uid)))
-            yield FetchResponse(told.number(uid), data)
+            yield self.tell_flags(uid, told.flags[uid], with_uid=with_uid)

@@ -5,11 +5,10 @@ A `State` is one client's way through the states of RFC 3501 section 3, from the
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from pymap.bytes import MaybeBytes, WriteStream
 from pymap.concurrent import Event
@@ -20,7 +19,7 @@ from pymap.imap.state import ConnectionState
 from pymap.interfaces.login import LoginInterface
 from pymap.parsing.command import Command, CommandSelect, auth
 from pymap.parsing.command.nonauth import StartTLSCommand
-from pymap.parsing.command.select import CloseCommand, FetchCommand, MoveCommand
+from pymap.parsing.command.select import CloseCommand, FetchCommand, MoveCommand, StoreCommand
 from pymap.parsing.commands import InvalidCommand
 from pymap.parsing.primitives import Number
 from pymap.parsing.response import (
@@ -46,7 +45,7 @@ from pymap.parsing.response.specials import (
     StatusResponse,
 )
 from pymap.parsing.specials import FetchAttribute, SequenceSet, StatusAttribute
-from pymap.parsing.specials.flag import Seen
+from pymap.parsing.specials.flag import Recent, Seen
 from pymap.parsing.specials.sequenceset import MaxValue
 from pymap.selected import SelectedMailbox
 from pysasl.creds.server import ServerCredentials
@@ -106,8 +105,18 @@ class _Claim(Identity):
         return None
 
 
+class Wire(Protocol):
+    """What a state needs of its connection."""
+
+    async def written(self) -> None:
+        """To be awaited now and then while a long response is written."""
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, unless the client goes away first."""
+
+
 class State(ConnectionState):
-    """One client's state. `written` is awaited after each message that FETCH has written."""
+    """One client's state."""
 
     def __init__(
         self,
@@ -118,13 +127,13 @@ class State(ConnectionState):
         clock: Clock,
         limits: Limits,
         offers_tls: bool,
-        written: Callable[[], Awaitable[None]],
+        wire: Wire,
     ) -> None:
         # pymap would only ask it in `_login`, which is our own.
         super().__init__(cast(LoginInterface, None), config)
         self._store, self._accounts = store, accounts
         self._clock, self._limits = clock, limits
-        self._offers_tls, self._written = offers_tls, written
+        self._offers_tls, self._wire = offers_tls, wire
 
     @property
     def logged_in(self) -> bool:
@@ -191,7 +200,7 @@ class State(ConnectionState):
         right = creds.verify(_Claim(self._accounts, creds.authcid))
         # To act for somebody else is a right that no account here has (RFC 4616 section 2).
         if not right or creds.authzid.casefold() != creds.authcid.casefold():
-            await asyncio.sleep(_FAILURE_DELAY)
+            await self._wire.pause(_FAILURE_DELAY)
             raise InvalidAuth("Wrong name or password.")
         account = creds.authcid.casefold()
         self._store.ensure_mailbox(account, "INBOX")
@@ -306,9 +315,27 @@ class State(ConnectionState):
                 if _FLAGS in items:
                     selected.messages.flags[message.uid] = message.permanent_flags
                 attributes = MessageAttributes(message, selected, items)
-                response.add_untagged(_Fetched(number, attributes, response, self._written))
+                response.add_untagged(_Fetched(number, attributes, response, self._wire))
             else:
                 _expunged(response)
+        return response, updates
+
+    async def do_store(self, cmd: StoreCommand) -> _Answer:
+        selected = cast(Selected, self.selected)
+        selected.hide_expunged = not cmd.uid
+        if cmd.silent:
+            selected.silence(cmd.sequence_set, cmd.flag_set, cmd.mode)
+        messages, updates = await self.session.update_flags(
+            selected, cmd.sequence_set, cmd.flag_set, cmd.mode
+        )
+        response = _completed(cmd)
+        for _, message in messages:
+            if message.expunged:
+                _expunged(response)
+            elif not cmd.silent:
+                flags = message.get_flags(selected.session_flags) - {Recent}
+                told = selected.tell_flags(message.uid, flags, with_uid=cmd.uid)
+                response.add_untagged(told)
         return response, updates
 
 
@@ -320,10 +347,10 @@ class _Fetched(FetchResponse):
         number: int,
         attributes: MessageAttributes,
         response: CommandResponse,
-        written: Callable[[], Awaitable[None]],
+        wire: Wire,
     ) -> None:
         super().__init__(number, attributes)
-        self._attributes, self._response, self._written = attributes, response, written
+        self._attributes, self._response, self._wire = attributes, response, wire
 
     async def async_write(self, writer: WriteStream) -> None:
         try:
@@ -338,7 +365,7 @@ class _Fetched(FetchResponse):
             self._response.code = ResponseCode.of(b"SERVERBUG")
         else:
             writer.write(octets)
-            await self._written()
+            await self._wire.written()
 
 
 def _completed(cmd: Command) -> ResponseOk:

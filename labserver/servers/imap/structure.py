@@ -13,10 +13,12 @@ from pymap.bytes import WriteStream
 from pymap.parsing.primitives import List, LiteralString, Nil, QuotedString, String
 from pymap.parsing.response.fetch import BodyStructure, EnvelopeStructure
 
-from labserver.servers.imap.parts import Part, parameters_of, unquoted, without_comments
+from labserver.servers.imap.parts import Part, closed, parameters_of, unquoted, without_comments
 
 _NOT_QUOTABLE = re.compile(rb"[\x00\r\n\x80-\xff]")
 _LONGEST_QUOTED = 1000
+_LONGEST_LIST = 50_000
+"""Octets of a list of addresses that are looked at."""
 _ADDRESS_PIECE = re.compile(
     rb"""
       (?P<quoted> "(?:[^"\\]|\\.)*" )
@@ -24,7 +26,7 @@ _ADDRESS_PIECE = re.compile(
     | (?P<angle> < [^<>]* > )
     | (?P<mark> [,:;] )
     | (?P<space> \s+ )
-    | (?P<text> \[[^\]]*\] | [^\s",:;<(\[]+ | . )
+    | (?P<text> \[[^\[\]]*\] | [^\s",:;<(\[]+ | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -81,7 +83,7 @@ class Envelope(EnvelopeStructure):
         )
 
     def _found(self, name: bytes) -> list[List]:
-        return list(addresses(b",".join(self._message.all(name))))
+        return list(addresses(b",".join(self._message.all(name))[:_LONGEST_LIST]))
 
 
 def _nlist(items: list[List]) -> List | Nil:
@@ -97,7 +99,7 @@ def addresses(value: bytes) -> Iterator[List]:
     plain: list[bytes] = []
     comment = angle = None
     in_group, ended = False, 0
-    for piece in (*_ADDRESS_PIECE.finditer(value), None):
+    for piece in (*_ADDRESS_PIECE.finditer(closed(value)), None):
         kind = piece.lastgroup if piece else "mark"
         text = piece[0] if piece else b","
         if kind == "comment":
