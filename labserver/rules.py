@@ -29,6 +29,10 @@ class Limits:
     """Octets of one session that its transcript keeps."""
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"The limit {name} must be more than 0.")
+        for name, field in self.__dataclass_fields__.items():
+            kinds = (int, float) if field.type == "float" else (int,)
+            value = getattr(self, name)
+            # `not >` refuses nan as well.
+            if type(value) not in kinds or not value > 0:
+                whole = "a number" if float in kinds else "a whole number"
+                raise ValueError(f"The limit {name} must be {whole} above 0, not {value!r}.")

@@ -7,8 +7,8 @@
         -- client closes
     ''')
 
-`C:` sends a line with CRLF, `C!` sends octets as written (with escapes such as \\r\\n), `S:` expects
-a line, `...` standing for anything. `-- TLS` does the handshake, `-- client closes` and
+`C:` sends a line with CRLF, `C!` sends octets as written (with escapes such as \\r\\n), `S:`
+expects a line, `...` standing for anything. `-- TLS` does the handshake, `-- client closes` and
 `-- server closes` end it. Listeners with TLS from the first octet begin with the handshake.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import smtplib
@@ -274,6 +275,20 @@ def test_nobody_waits_for_ever_when_another_thread_closes_the_network() -> None:
         assert not thread.is_alive()
     assert len(raised) == 4
     lab.close()
+
+
+def test_connections_that_are_just_being_made_end_too(network: LoopbackNetwork) -> None:
+    for _ in range(20):
+        lab = Lab(network=network)
+        socks = [network.connect(address) for address in lab.listeners.values()]
+        lab.close()
+        for sock in socks:
+            # Whatever the server had said already: then comes the end.
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(4096):
+                    pass
+            sock.close()
+    assert not network._engine.listeners
 
 
 def test_closing_ends_open_connections(network: LoopbackNetwork) -> None:

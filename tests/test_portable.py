@@ -35,9 +35,10 @@ NAMES = {
     "time": "clock_gettime tzset",
 }
 ATTRIBUTES = {f"{module}.{name}" for module, names in NAMES.items() for name in names.split()}
-# Methods that loops or paths of Windows refuse or only pretend to have.
+# Methods that loops or paths of Windows refuse or only pretend to have. (add_reader isn't one of
+# them where the loop is made as a SelectorEventLoop, as the loopback network's is.)
 METHODS = set(
-    """add_reader add_signal_handler add_writer chmod create_unix_connection create_unix_server
+    """add_signal_handler chmod create_unix_connection create_unix_server
     hardlink_to lchmod symlink_to""".split()
 )
 KEYWORDS = {"pass_fds", "preexec_fn", "shell", "start_new_session"}

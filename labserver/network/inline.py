@@ -44,7 +44,7 @@ from labserver.network import (
     loopback,
 )
 from labserver.network.clock import Clock
-from labserver.network.recorder import Service, Wire
+from labserver.network.recorder import Service, Wire, Wires
 
 T = TypeVar("T")
 
@@ -526,7 +526,7 @@ class _InlineListener(Listener):
     def __init__(self, network: InlineNetwork, service: Service, port: int) -> None:
         self.address = Address(loopback.HOST, port)
         self.service = service
-        self.wires: set[Wire] = set()
+        self.wires = Wires()
         self._network = weakref.ref(network)
 
     def connect(self, timeout: float | None) -> InlineSocket:
@@ -545,8 +545,7 @@ class _InlineListener(Listener):
         network = self._network()
         if network is not None:
             network.forget(self)
-        for wire in tuple(self.wires):
-            wire.abort()
+        self.wires.close()
         if not _listeners and sys.platform != "emscripten":
             # A browser has no real network to go back to: there a closed lab just refuses.
             _leave_modules()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import threading
 import weakref
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from labserver import tls
 from labserver.network import Abilities, Address, Listener, Network, NetworkError, interrupts
 from labserver.network.clock import Clock
-from labserver.network.recorder import Service, Wire
+from labserver.network.recorder import Service, Wire, Wires
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -25,6 +26,9 @@ _CALM_TURNS = 8
 _MOST_TURNS = 5000
 _GRACE_SECONDS = 0.001
 _CLOSE_SECONDS = 10.0
+_ACCEPT_AGAIN_SECONDS = 1.0
+
+log = logging.getLogger("labserver")
 
 _ports: set[int] = set()
 
@@ -39,7 +43,8 @@ class _Engine:
     needs it when the network itself is gone."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        # On Windows, too: only this kind tells when a socket has something to accept.
+        self.loop = asyncio.SelectorEventLoop()
         self.thread = threading.Thread(target=self._serve, name="labserver", daemon=True)
         self.listeners: set[_TcpListener] = set()
         self._over = asyncio.Event()
@@ -60,9 +65,7 @@ class _Engine:
         await self._over.wait()
         for listener in tuple(self.listeners):
             listener.close()
-        # Sockets close in the loop's next turns, and servers end when they hear of it.
-        for _ in range(_CALM_TURNS):
-            await asyncio.sleep(0)
+        await _some_turns()
         with self._gate:
             self._closed = True
         await asyncio.sleep(0)  # so that what other threads asked for until now has its task
@@ -70,6 +73,7 @@ class _Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _some_turns()
 
     def happened(self) -> None:
         self.events += 1
@@ -97,22 +101,60 @@ class _Engine:
 
 
 class _TcpListener(Listener):
-    def __init__(self, engine: _Engine, server: asyncio.Server, wires: set[Wire]) -> None:
-        self._engine, self._server, self._wires = engine, server, wires
-        self.address = Address(HOST, server.sockets[0].getsockname()[1])
+    """Accepts connections, on the engine's loop.
+
+    It does so itself: `asyncio.Server`, closed right after it has accepted a connection, forgets
+    that connection's socket (in Python 3.11).
+    """
+
+    def __init__(self, engine: _Engine, service: Service, port: int) -> None:
+        self._engine, self._service = engine, service
+        self._wires = Wires()
+        self._being_made: set[asyncio.Task[Any]] = set()
+        self._socket = socket.create_server((HOST, port))
+        self._socket.setblocking(False)
+        self.address = Address(HOST, self._socket.getsockname()[1])
         _ports.add(self.address.port)
+        engine.listeners.add(self)
+        self._listen()
 
     @property
     def in_use(self) -> bool:
         """Whether any connection is open."""
         return bool(self._wires)
 
+    def _listen(self) -> None:
+        if not self._wires.closed:
+            self._engine.loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        loop = self._engine.loop
+        try:
+            sock, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return  # who wanted to connect has changed his mind
+        except OSError as error:
+            log.error("No more connections can be accepted for a second: %s", error)
+            loop.remove_reader(self._socket)
+            loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen)
+            return
+        sock.setblocking(False)
+        self._engine.happened()
+        task = loop.create_task(loop.connect_accepted_socket(self._wire, sock))
+        self._being_made.add(task)
+        task.add_done_callback(self._being_made.discard)
+
+    def _wire(self) -> Wire:
+        return Wire(self._service, self._wires, self._engine.happened)
+
     def close(self) -> None:
-        self._server.close()
+        if self._wires.closed:
+            return
+        self._engine.loop.remove_reader(self._socket)
+        self._socket.close()
         _ports.discard(self.address.port)
-        for wire in tuple(self._wires):
-            wire.abort()
         self._engine.listeners.discard(self)
+        self._wires.close()
 
 
 class LoopbackNetwork(Network):
@@ -129,15 +171,8 @@ class LoopbackNetwork(Network):
         self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
 
     def listen(self, service: Service, port: int = 0) -> Listener:
-        return self._engine.wait_for(lambda: self._listen(self._engine, service, port))
-
-    @staticmethod
-    async def _listen(engine: _Engine, service: Service, port: int) -> Listener:
-        wires: set[Wire] = set()
         try:
-            server = await engine.loop.create_server(
-                lambda: Wire(service, wires, engine.happened), HOST, port
-            )
+            return self.run(lambda: _TcpListener(self._engine, service, port))
         except OverflowError as error:
             raise NetworkError(f"{port} is not a port; give one from 0 to 65535.") from error
         except OSError as error:
@@ -148,9 +183,6 @@ class LoopbackNetwork(Network):
                     "stop what uses it, or let the lab take any free ports."
                 ) from error
             raise NetworkError(f"The lab can't listen on port {port}: {error}.") from error
-        listener = _TcpListener(engine, server, wires)
-        engine.listeners.add(listener)
-        return listener
 
     def connect(self, address: tuple[str, int], timeout: float | None = 10.0) -> Any:
         return socket.create_connection(address, timeout)
@@ -180,6 +212,12 @@ class LoopbackNetwork(Network):
         with interrupts.deferred():
             self._engine.stop()
         self._stop.detach()
+
+
+async def _some_turns() -> None:
+    """Sockets close in the loop's next turns, and servers end when they hear of it."""
+    for _ in range(_CALM_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _call(function: Callable[[], T]) -> T:

@@ -297,17 +297,28 @@ class Service:
     """What one connection too many is told, line end included."""
 
 
+class Wires(set["Wire"]):
+    """The wires of one listener that are in use."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Break off these, and those that are just being made."""
+        self.closed = True
+        for wire in tuple(self):
+            wire.abort()
+
+
 class Wire(asyncio.Transport, asyncio.Protocol):
     """The lower layer: protocol of the real transport, transport of what lies above.
 
-    `open_wires` holds the wires of one listener that are in use; `active` is called whenever
-    something happens, so that a network can tell when all is quiet.
+    `active` is called whenever something happens, so that a network can tell when all is quiet.
     """
 
     # asyncio asks this of a transport before it lays TLS over it.
     _start_tls_compatible = True
 
-    def __init__(self, service: Service, open_wires: set[Wire], active: Callable[[], None]) -> None:
+    def __init__(self, service: Service, open_wires: Wires, active: Callable[[], None]) -> None:
         super().__init__()
         self.service, self.recorder = service, cast(Recorder, None)
         self._open, self._active = open_wires, active
@@ -319,6 +330,10 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast(asyncio.Transport, transport)
+        if self._open.closed:
+            self._lost = True
+            self._raw.abort()
+            return
         service = self.service
         self.recorder = service.journal.begin(
             service.protocol, service.name, implicit_tls=service.tls is not None
@@ -515,7 +530,8 @@ class Connection(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._made:
             self._made = False
-            self._protocol.connection_lost(exc)
+            # To a server all ends are one; of an exception asyncio would say that nobody asked.
+            self._protocol.connection_lost(None)
 
     def pause_writing(self) -> None:
         if self._made:
