@@ -152,16 +152,18 @@ def watch(label, command, env):
         return process.returncode, output.read().decode("utf-8", "replace")
 
 
-def end(process):
-    """End a child that may be ending already: a terminal sends Ctrl-C to children as well."""
-    for ask in (lambda: None, process.terminate, process.kill):
-        ask()
-        try:
-            process.wait(timeout=4)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    RUNNING.discard(process)
+def end_children():
+    """End what still runs. First it may end by itself: a terminal sends Ctrl-C to it as well.
+
+    The second patience leaves a child the time to end children of its own in the same way.
+    """
+    for ask, patience in (("poll", 2), ("terminate", 20), ("kill", 5)):
+        children = [child for child in list(RUNNING) if child.poll() is None]
+        for child in children:
+            getattr(child, ask)()
+        until = time.monotonic() + patience
+        while time.monotonic() < until and any(child.poll() is None for child in children):
+            time.sleep(0.05)
 
 
 # --- the virtual environments -------------------------------------------------------------------
@@ -231,7 +233,7 @@ def make_venv(folder, interpreter, version):
                 "`sudo apt install python3-venv`, then try again."
             )
     if os.path.lexists(str(folder)):
-        say("The {} that is here is broken or of another Python or place.".format(folder.name))
+        say("The {} that is here is broken, or of another Python or place.".format(folder.name))
         shutil.rmtree(str(folder)) if is_real_folder(folder) else folder.unlink()
     make = [interpreter, "-m", "venv", "--without-pip", folder]
     add_pip = [python_in(folder), "-Im", "ensurepip", "--upgrade", "--default-pip"]
@@ -360,8 +362,11 @@ def read_arguments(arguments):
     return parser.parse_args(arguments)
 
 
-def guard(action):
-    """Do `action` and return its exit code; say in one sentence on stderr why it failed."""
+def guard(action, child=False):
+    """Do `action` and return its exit code; say in one sentence on stderr why it failed.
+
+    Ctrl-C reaches kit.py and its children: a `child` leaves it to kit.py to tell of it.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal may lack a letter that a test prints
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -370,8 +375,7 @@ def guard(action):
         try:
             return action()
         finally:
-            for process in list(RUNNING):
-                end(process)
+            end_children()
     except Problem as problem:
         print("kit.py: {}".format(problem), file=sys.stderr)
         return problem.code
@@ -379,7 +383,7 @@ def guard(action):
         print("kit.py: {}.".format(remedy(str(error)) or error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("kit.py: stopped.", file=sys.stderr)
+        print("" if child else "kit.py: stopped.\n", end="", file=sys.stderr)
         return 130
 
 

@@ -65,8 +65,9 @@ def named_files(toc: object) -> list[str]:
 
 
 def build_site() -> None:
-    if BUILD.exists():
-        rmtree(BUILD)  # Sphinx repeats no warning of a page that it does not read again
+    for folder in (SITE, BUILD / ".doctrees", BUILD / "jupyter_execute"):
+        # Sphinx repeats no warning of a page that it does not read again.
+        rmtree(folder, ignore_errors=True)
     book = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", book, "build", ".", "-W", "-n", "--keep-going"]
     code, output = watch("Building the book", command, environment(Path(sys.prefix)))
@@ -107,4 +108,4 @@ def serve_site() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main))
+    sys.exit(guard(main, child=True))

@@ -221,4 +221,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(kit.guard(main))
+    sys.exit(kit.guard(main, child=True))

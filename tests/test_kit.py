@@ -16,7 +16,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -262,7 +262,16 @@ def test_known_failures_have_a_remedy(said: str, advice: str | None) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a terminal of Linux or macOS does")
-def test_ctrl_c_ends_kit_and_what_it_started(clone: Path) -> None:
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(lambda kit_py: os.killpg(kit_py.pid, signal.SIGINT), id="Ctrl-C"),
+        pytest.param(lambda kit_py: kit_py.terminate(), id="SIGTERM to kit.py alone"),
+    ],
+)
+def test_a_stopped_kit_ends_what_it_started(
+    clone: Path, stop: Callable[[subprocess.Popen[str]], None]
+) -> None:
     (clone / "requirements.txt").write_text("trustme==1.2.1\n", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         env = os.environ | only_index(f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
@@ -275,7 +284,7 @@ def test_ctrl_c_ends_kit_and_what_it_started(clone: Path) -> None:
             start_new_session=True,
         )
         pip = silent.accept()[0]  # pip waits for an answer that does not come
-        os.killpg(process.pid, signal.SIGINT)
+        stop(process)
         _, said = process.communicate(timeout=30)
         assert (process.returncode, said) == (130, "kit.py: stopped.\n")
         pip.settimeout(30)
