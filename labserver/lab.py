@@ -94,7 +94,7 @@ class Lab:
         # What has to be given back stands on one stack, known to the finalizer from the start,
         # so that an interrupt at any moment leaves nothing behind.
         things = contextlib.ExitStack()
-        self._finalizer = weakref.finalize(self, _give_back, things)
+        self._finalizer = weakref.finalize(self, interrupts.in_finalizer(things.close))
         try:
             with interrupts.deferred():
                 self._start(things, network, data, ports or {})
@@ -356,8 +356,3 @@ def _where_servers_run(network: Network, function: Callable[[], None]) -> Callab
             function()
 
     return call
-
-
-def _give_back(things: contextlib.ExitStack) -> None:
-    with interrupts.deferred():
-        things.close()

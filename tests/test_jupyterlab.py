@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.browser
 
+IDLE = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
+
 
 @pytest.fixture
 def chromium() -> str:
@@ -71,6 +73,8 @@ def test_the_first_lesson_opens_and_runs(chromium: str, address: str) -> None:
         page.goto(address)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         assert "00-start-here" in page.title() or "00-start-here" in page.url
+        # Cells that are run before the kernel has answered would be forgotten.
+        page.wait_for_selector(IDLE, timeout=60_000)
         # Empty outputs first, so that what appears was made by this kernel.
         page.get_by_role("menuitem", name="Edit").click()
         page.get_by_text("Clear Outputs of All Cells").click()

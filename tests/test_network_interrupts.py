@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -92,3 +93,34 @@ def test_another_thread_has_nothing_to_defer() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+def test_an_interrupt_in_a_finalizer_comes_after_it() -> None:
+    class Thing:
+        pass
+
+    def finish() -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append("all")
+
+    done: list[str] = []
+    thing = Thing()
+    weakref.finalize(thing, interrupts.in_finalizer(finish))
+    waiting = threading.Event()
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes when it comes
+        del thing
+        assert done == ["all"]
+        waiting.wait(30)
+
+
+def test_an_interrupt_in_a_finalizer_within_a_block_waits_for_the_block() -> None:
+    done = []
+
+    @interrupts.deferred()
+    def work() -> None:
+        interrupts.in_finalizer(signal.raise_signal)(signal.SIGINT)
+        done.append("all")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["all"]

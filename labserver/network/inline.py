@@ -629,7 +629,7 @@ class InlineNetwork(Network):
         self.loop = InlineLoop()
         self._thread = threading.get_ident()
         self._mine: set[_InlineListener] = set()
-        self._stop = weakref.finalize(self, _shut, self.loop, self._mine)
+        self._stop = weakref.finalize(self, interrupts.in_finalizer(_shut), self.loop, self._mine)
         self.clock = Clock(START, self.loop.time)
         self.can = Abilities(tls=tls.available(), threads=False, sockets=False)
 

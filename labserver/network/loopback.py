@@ -163,7 +163,7 @@ class LoopbackNetwork(Network):
     def __init__(self) -> None:
         with interrupts.deferred():
             self._engine = engine = _Engine()
-            self._stop = weakref.finalize(self, engine.stop)
+            self._stop = weakref.finalize(self, interrupts.in_finalizer(engine.stop))
             engine.thread.start()
         loop_time = engine.loop.time
         zero = loop_time()
