@@ -73,7 +73,15 @@ def _deliver_soon(handler: Any, interrupt: tuple[int, Any]) -> None:
     if isinstance(handler, _Noted):
         handler(*interrupt)  # an outer block is waiting for it
         return
-    reminder = threading.Timer(_SOON_SECONDS, _thread.interrupt_main)
+    reminder = threading.Timer(_SOON_SECONDS, _interrupt_main)
     reminder.daemon = True
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: so be it
         reminder.start()
+
+
+def _interrupt_main() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)  # also wakes it where it waits
+    else:
+        _thread.interrupt_main()
