@@ -215,15 +215,21 @@ class AppendCommand(auth.AppendCommand):
 # -- commands on messages
 
 
+def _messages_and_mailbox(buf: Buffer, params: Params) -> tuple[SequenceSet, Mailbox, Buffer]:
+    """Which messages, and the mailbox that they are to go to."""
+    _, buf = Space.parse(buf, params)
+    numbers, buf = SequenceSet.parse(buf, params)
+    name, buf = _mailbox(buf, params)
+    _, buf = EndLine.parse(buf, params)
+    return numbers, name, buf
+
+
 class CopyCommand(select.CopyCommand):
     """COPY"""
 
     @classmethod
     def parse(cls, buf: Buffer, params: Params) -> tuple[CopyCommand, Buffer]:
-        _, buf = Space.parse(buf, params)
-        numbers, buf = SequenceSet.parse(buf, params.copy(uid=cls.uid))
-        name, buf = _mailbox(buf, params)
-        _, buf = EndLine.parse(buf, params)
+        numbers, name, buf = _messages_and_mailbox(buf, params.copy(uid=cls.uid))
         return cls(params.tag, numbers, name), buf
 
 
@@ -240,10 +246,7 @@ class MoveCommand(select.MoveCommand):
 
     @classmethod
     def parse(cls, buf: Buffer, params: Params) -> tuple[MoveCommand, Buffer]:
-        _, buf = Space.parse(buf, params)
-        numbers, buf = SequenceSet.parse(buf, params.copy(uid=cls.uid))
-        name, buf = _mailbox(buf, params)
-        _, buf = EndLine.parse(buf, params)
+        numbers, name, buf = _messages_and_mailbox(buf, params.copy(uid=cls.uid))
         return cls(params.tag, numbers, name), buf
 
 
