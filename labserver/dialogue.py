@@ -68,6 +68,11 @@ class _Stream:
         self.held = b""
         """The command that must be answered before it is known how to read what comes next."""
 
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether the next octet begins a line."""
+        return not (self.waiting or self.held or self.partial_octets or self.counted or self.dotted)
+
 
 class Dialogue(ABC):
     """The lines said so far; feed it what each side sent, in the order it was recorded."""
@@ -90,6 +95,15 @@ class Dialogue(ABC):
             self._start_over()
         self._tls = tls
         side = self._sides[who]
+        if side.is_between_lines and data.find(b"\n") + 1 == len(data) <= self.bounds.body:
+            # What comes mostly is one whole line.
+            side.partial_end = data[-_END:]
+            kind, secret = self._said(data, side)
+            side.partial_end = b""
+            self._add(_line(at, who, data, tls, kind, len(data), secret))
+            if who == "S":
+                self._cut(self._sides["C"])
+            return
         side.waiting.append(_Piece(at, data, tls))
         while side.waiting and not side.held:
             self._step(side)
@@ -236,17 +250,16 @@ class Dialogue(ABC):
             del side.partial[len(side.partial) - (octets - beyond) :]
 
     def _line(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None = None) -> Line:
-        data = bytes(side.partial)
-        if kind == "credentials" and secret is None:
-            secret = (0, len(data.rstrip(b"\r\n")))
-        return Line(
-            side.partial_at, side.who, data, side.partial_tls, kind, side.partial_octets, secret
-        )
+        data, octets = bytes(side.partial), side.partial_octets
+        return _line(side.partial_at, side.who, data, side.partial_tls, kind, octets, secret)
 
     def _emit(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None) -> None:
         line = self._line(side, kind, secret)
         side.partial, side.partial_end = bytearray(), b""
         side.partial_octets = 0
+        self._add(line)
+
+    def _add(self, line: Line) -> None:
         # From the first line that finds no room none is kept, so that no gap hides in the middle.
         self._full = (
             self._full
@@ -258,7 +271,7 @@ class Dialogue(ABC):
         else:
             self.kept += len(line.data)
             self.lines.append(line)
-            self.dropped += line.octets - len(line.data) if kind != "content" else 0
+            self.dropped += line.octets - len(line.data) if line.kind != "content" else 0
 
     def _stray_secret(self, line: bytes) -> tuple[int, int] | None:
         """What a client sent on top of a login that the server refused: most likely base64."""
@@ -267,6 +280,20 @@ class Dialogue(ABC):
             self._login_refused and bool(_BASE64.fullmatch(text)) and text.upper() not in _VERBS
         )
         return (0, len(text)) if self._login_refused else None
+
+
+def _line(
+    at: float,
+    who: Side,
+    data: bytes,
+    tls: bool,
+    kind: LineKind,
+    octets: int,
+    secret: tuple[int, int] | None,
+) -> Line:
+    if kind == "credentials" and secret is None:
+        secret = (0, len(data.rstrip(b"\r\n")))
+    return Line(at, who, data, tls, kind, octets, secret)
 
 
 _END = 64
@@ -282,7 +309,7 @@ class SmtpDialogue(Dialogue):
     """RFC 5321: DATA and its dot, AUTH and its challenges (RFC 4954), BDAT (RFC 3030)."""
 
     _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S[^\r\n]*)", re.I)
-    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,18})\s", re.I)
+    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,20})(?:[ \t]+LAST)?\s*\Z", re.I)
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         super().__init__(bounds)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 
 from labserver.transcript import readable, stable
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_LONGEST_DECODED = 4000
+"""Characters of a field; to decode more takes Python's parser long, and memory without bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,10 @@ class Envelope:
     """The address in MAIL FROM; empty for the null reverse-path."""
     recipients: tuple[str, ...]
     """The accepted addresses of RCPT TO."""
+    parameters: tuple[str, ...] = ()
+    """What MAIL FROM said besides, such as `RET=HDRS` and `ENVID=…` (RFC 3461 section 4)."""
+    recipient_parameters: tuple[tuple[str, ...], ...] = ()
+    """The same of each RCPT TO, such as `NOTIFY=NEVER`; empty where none said anything."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,12 +52,17 @@ class Message:
         return email.message_from_bytes(self.octets, policy=email.policy.default)
 
     def __getitem__(self, field: str) -> str | None:
+        """The first field of that name, decoded; as it came where it is malformed or very long."""
+        # Python's parser would go into all parts, and has no more stack where they nest deeply.
+        header = _BLANK_LINE.split(self.octets, maxsplit=1)[0]
+        raw = BytesHeaderParser().parsebytes(header)[field]
+        if raw is None or len(str(raw)) > _LONGEST_DECODED:
+            return None if raw is None else str(raw)
         try:
-            value = self.email[field]
+            return str(BytesHeaderParser(policy=email.policy.default).parsebytes(header)[field])
         except Exception:
-            # Python's parser trips over some malformed fields; they are given as they came.
-            value = email.message_from_bytes(self.octets)[field]
-        return None if value is None else str(value)
+            # It trips over some malformed fields, too.
+            return str(raw)
 
     def __bytes__(self) -> bytes:
         return self.octets

@@ -68,6 +68,11 @@ class Line:
         """Whether `data` holds only the beginning of what was sent."""
         return self.octets > len(self.data)
 
+    @property
+    def text_lines(self) -> int:
+        """How many lines of text `data` has: one, but for message content."""
+        return self.data.removesuffix(b"\r\n").count(b"\r\n") + 1
+
     def __repr__(self) -> str:
         return f"<{self.who}: {readable(_masked(self))}>"
 
@@ -128,14 +133,18 @@ class Session:
         """Octets on the wire, of one side or of both; TLS counted as it travelled."""
         return sum(record.octets for record in self.records if who in (None, record.who))
 
-    def pieces(self, *, reveal: bool = False) -> tuple[tuple[Piece, ...], ...]:
+    def pieces(
+        self, *, reveal: bool = False, body_lines: int | None = None
+    ) -> tuple[tuple[Piece, ...], ...]:
         """For each line its shown parts, secrets masked unless `reveal` is set.
+
+        Of message content at most `body_lines` lines are given, if that is set.
 
         What differs from run to run (a client's name and tags, the case of verbs, dates) has a
         stable form beside the exact one. Line ends other than CRLF are made visible.
         """
         tags: dict[str, str] = {}
-        return tuple(_pieces(self, line, tags, reveal) for line in self.lines)
+        return tuple(_pieces(self, line, tags, reveal, body_lines) for line in self.lines)
 
     def text(self, *, reveal: bool = False, exact: bool = False, body_lines: int = 40) -> str:
         """The dialogue as text, `C:` and `S:` before each line.
@@ -146,22 +155,40 @@ class Session:
         """
         rows = [f"{self.protocol} on {self.listener}"]
         tls = False
-        for line, pieces in zip(self.lines, self.pieces(reveal=reveal), strict=True):
+        for line, pieces in zip(
+            self.lines, self.pieces(reveal=reveal, body_lines=body_lines), strict=True
+        ):
             if line.tls and not tls:
                 rows.append("-- TLS from here on --")
                 tls = True
-            shown = "".join(piece.exact if exact else piece.stable for piece in pieces)
-            if line.kind == "content" or "\n" in shown:
-                rows += _body(line, shown, body_lines)
-            else:
-                rows.append(f"{line.who}: {shown}".rstrip())
-        if self.dropped:
-            rows.append(f"-- {self.dropped:,} octets more, counted but not kept --")
-        if self.ending:
-            rows.append(f"-- {self.ending} --")
-        elif not self.closed:
-            rows.append("-- still open --")
+            rows += rows_of(line, pieces, exact=exact, body_lines=body_lines)
+        rows += [f"-- {note} --" for note in self.notes]
         return "\n".join(rows)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of it behind its last line."""
+        notes = [f"{self.dropped:,} octets more, counted but not kept"] if self.dropped else []
+        if self.ending:
+            notes.append(self.ending)
+        elif not self.closed:
+            notes.append("still open")
+        return tuple(notes)
+
+    def to_json(self, *, reveal: bool = False) -> str:
+        """The session as JSON, for `from_json`. Each octet of a secret becomes `*`, in lines and
+        records, unless `reveal` is set; all lengths stay what they were.
+        """
+        from labserver.export import to_json  # it knows this module
+
+        return to_json(self, reveal=reveal)
+
+    @staticmethod
+    def from_json(text: str) -> Session:
+        """The session that `to_json` wrote. Raises ValueError, one sentence, for anything else."""
+        from labserver.export import from_json
+
+        return from_json(text)
 
     def __str__(self) -> str:
         return self.text()
@@ -174,12 +201,24 @@ class Session:
 def readable(data: bytes) -> str:
     """Octets as text that can't disturb a screen: UTF-8 where it is, escapes for the rest."""
     text = data.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def stable(text: str) -> str:
     """The text with dates, random boundaries and the like replaced by what never changes."""
     return "".join(piece.stable for piece in machine_made(text))
+
+
+def rows_of(
+    line: Line, pieces: tuple[Piece, ...], *, exact: bool = False, body_lines: int = 40
+) -> list[str]:
+    """A line as rows of text, `C:` or `S:` before each; only message content has many."""
+    shown = "".join(piece.exact if exact else piece.stable for piece in pieces)
+    if line.kind == "content" or "\n" in shown:
+        return _body(line, shown, body_lines)
+    return [f"{line.who}: {shown}".rstrip()]
 
 
 def _masked(line: Line) -> bytes:
@@ -193,8 +232,8 @@ def _body(line: Line, shown: str, body_lines: int) -> list[str]:
     """Message content as rows, shortened where it is long."""
     rows = shown.split("\n")
     out = [f"{line.who}: {row}".rstrip() for row in rows[:body_lines]]
-    if len(rows) > body_lines:
-        out.append(f"   [{len(rows) - body_lines} more lines of this message not shown]")
+    if line.text_lines > body_lines:
+        out.append(f"   [{line.text_lines - body_lines} more lines of this message not shown]")
     if line.shortened:
         kept = len(line.data)
         out.append(f"   [{line.octets:,} octets in all; the transcript keeps the first {kept:,}]")
@@ -230,8 +269,12 @@ _COMMAND = {
 }
 
 
-def _pieces(session: Session, line: Line, tags: dict[str, str], reveal: bool) -> tuple[Piece, ...]:
+def _pieces(
+    session: Session, line: Line, tags: dict[str, str], reveal: bool, body_lines: int | None
+) -> tuple[Piece, ...]:
     raw = line.data if reveal else _masked(line)
+    if line.kind == "content" and body_lines is not None:
+        raw = _first_lines(raw, body_lines)
     if line.kind in ("content", "credentials") and b"\r\n" in raw:
         *rows, last = raw.split(b"\r\n")
         text = "\n".join(map(readable, rows if not last else [*rows, last]))
@@ -244,6 +287,15 @@ def _pieces(session: Session, line: Line, tags: dict[str, str], reveal: bool) ->
     if line.kind == "reply":
         return _reply(session.protocol, text, tags)
     return machine_made(text)
+
+
+def _first_lines(data: bytes, most: int) -> bytes:
+    end = 0
+    for _ in range(most):
+        end = data.find(b"\r\n", end) + 2
+        if end < 2:
+            return data
+    return data[:end]
 
 
 def _command(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[Piece, ...]:

@@ -9,10 +9,12 @@ import pstats
 import random
 import re
 import smtplib
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import chain, pairwise
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,7 @@ from labserver.catalog import (
 from labserver.dialogue import dialogue
 from labserver.transcript import Line, ProtocolName, Session
 
+TABLES = Path(__file__).parents[1] / "labserver" / "data"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -104,7 +107,7 @@ IMAP_CODES = (
     "ALERT BADCHARSET CAPABILITY PARSE PERMANENTFLAGS READ-ONLY READ-WRITE TRYCREATE UIDNEXT"
     " UIDVALIDITY UNSEEN APPENDUID COPYUID UIDNOTSTICKY UNAVAILABLE AUTHENTICATIONFAILED"
     " AUTHORIZATIONFAILED EXPIRED PRIVACYREQUIRED CONTACTADMIN NOPERM INUSE EXPUNGEISSUED"
-    " CORRUPTION SERVERBUG CLIENTBUG CANNOT LIMIT OVERQUOTA ALREADYEXISTS NONEXISTENT"
+    " CORRUPTION SERVERBUG CLIENTBUG CANNOT LIMIT TOOBIG OVERQUOTA ALREADYEXISTS NONEXISTENT"
 )
 IMAP_FLAGS = r"\Seen \Answered \Flagged \Deleted \Draft \Recent"
 RFC_3463 = {0: 0, 1: 8, 2: 4, 3: 5, 4: 7, 5: 5, 6: 5, 7: 7}
@@ -930,6 +933,18 @@ def test_fetching_a_body_warns_of_seen_and_peek_does_not() -> None:
         assert ("as seen" in told.detail) == marks, items
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_each_purpose_is_of_commands_that_exist_and_is_known_elsewhere(name: ProtocolName) -> None:
+    table = tomllib.loads(TABLES.joinpath(f"{name.lower()}.toml").read_text("utf-8"))
+    for purpose, verbs in table["purposes"].items():
+        assert all(load(name).commands[verb].purpose == purpose for verb in verbs)
+    named = [verb for verbs in table["purposes"].values() for verb in verbs]
+    assert len(named) == len(set(named))
+    others = [load(other) for other in PROTOCOLS if other != name]
+    elsewhere = {c.purpose for other in others for c in other.commands.values()}
+    assert set(table["purposes"]) - elsewhere <= {"name sender and recipients"}
+
+
 def test_the_way_through_the_states() -> None:
     assert [(s.command, s.reply, s.after) for s in path(said("SMTP", D_2))] == [
         ("greeting", "220", "Greeted"),
@@ -947,8 +962,11 @@ def test_the_way_through_the_states() -> None:
         "Logout",
     ]
     for protocol, script in (("SMTP", D_1), ("POP3", RFC_1939_10), ("IMAP", RFC_3501_8)):
-        steps = path(said(protocol, script))  # type: ignore[arg-type]
+        session = said(protocol, script)  # type: ignore[arg-type]
+        steps = path(session)
         assert all(a.after == b.before for a, b in pairwise(steps))
+        assert sorted(i for s in steps for i in s.lines) == list(range(len(session.lines)))
+        assert all(s.line in s.lines for s in steps)
 
 
 def test_tls_starts_afresh() -> None:

@@ -92,3 +92,15 @@ def test_any_octets_can_be_shown() -> None:
         shown = message(chance.choice((b"From: ", b"Subject: ", b"")) + octets)
         for text in (str(shown), repr(shown), str(Mailbox([shown]))):
             assert all(c == "\n" or c.isprintable() for c in text), octets
+
+
+def test_a_field_is_found_however_deeply_the_parts_nest() -> None:
+    levels = b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n"
+    octets = b"Subject: deep\r\n" + b"".join(levels % (n, n) for n in range(10_000))
+    assert message(octets)["Subject"] == "deep"
+
+
+def test_a_very_long_field_is_given_as_it_came() -> None:
+    word = "=?utf-8?q?=3Cb=3E?="
+    assert message(f"Subject: {word}\r\n\r\n".encode())["Subject"] == "<b>"
+    assert message(f"Subject: {f'{word} ' * 50_000}\r\n\r\n".encode())["Subject"].startswith(word)

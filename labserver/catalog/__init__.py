@@ -46,6 +46,7 @@ __all__ = [
     "explain",
     "legal",
     "load",
+    "outcomes",
     "path",
     "source_url",
 ]
@@ -69,6 +70,12 @@ def legal(session: Session) -> tuple[Problem, ...]:
     the catalog knows for its command. A dialogue that just stops is legal.
     """
     return _READINGS[session.protocol](session).problems
+
+
+def outcomes(session: Session) -> tuple[Outcome, ...]:
+    """What the server's answer to each step of `path(session)` came to."""
+    reading = _READINGS[session.protocol](session)
+    return tuple(reading.outcome(step.reply) for step in reading.steps())
 
 
 def path(session: Session) -> tuple[Step, ...]:

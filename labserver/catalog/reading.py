@@ -54,6 +54,8 @@ class Step:
     reply: str
     """The code that answered it; empty while it is unanswered."""
     after: str
+    lines: tuple[int, ...]
+    """Index of each line that belongs to it: what was asked, added and answered."""
 
 
 @dataclass(slots=True)
@@ -152,7 +154,14 @@ class Reading(ABC):
     def steps(self) -> tuple[Step, ...]:
         """One step for each command and moment, in their order."""
         return tuple(
-            Step(e.line, e.before, e.verb, e.code, e.after)
+            Step(
+                e.line,
+                e.before,
+                e.verb,
+                e.code,
+                e.after,
+                tuple(sorted({e.line, *e.said, *e.replies})),
+            )
             for e in self.exchanges
             if e.typed or e.code
         )
@@ -160,6 +169,9 @@ class Reading(ABC):
     def meanings(self) -> tuple[Meaning, ...]:
         """What each line means."""
         return tuple(self._meaning(i, self._owner[i]) for i in range(len(self.lines)))
+
+    def _lines_of(self, e: Exchange) -> tuple[int, ...]:
+        return tuple(sorted({e.line, *e.said, *e.replies}))
 
     # -- what a protocol adds
 

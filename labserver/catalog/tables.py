@@ -40,6 +40,8 @@ class Command:
     anchor: str
     once: bool = False
     """Whether it may succeed only once in a session."""
+    purpose: str = ""
+    """What it is for, where other protocols have something for the same: `log in`."""
 
     @property
     def typed(self) -> bool:
@@ -171,6 +173,7 @@ def load(protocol: ProtocolName) -> Catalog:
             }
         )
 
+    purposes = {verb: purpose for purpose, verbs in table["purposes"].items() for verb in verbs}
     commands = {
         verb: Command(
             verb,
@@ -182,6 +185,7 @@ def load(protocol: ProtocolName) -> Catalog:
             tuple(entry["sources"]),
             _anchor(prefix, verb),
             entry.get("once", False),
+            purposes.get(verb, ""),
         )
         for verb, entry in table["commands"].items()
     }

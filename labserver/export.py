@@ -1,0 +1,254 @@
+"""A session as JSON, and back.
+
+What is read may have been written by anybody: each value is checked, and each size has its bound.
+Octets stand as text of the same length, one character (U+0000 to U+00FF) for each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar, get_args
+
+from labserver.masking import masked
+from labserver.transcript import (
+    Line,
+    LineKind,
+    ProtocolName,
+    Record,
+    RecordType,
+    Session,
+    Side,
+)
+
+FORMAT = "labserver session"
+VERSION = 1
+
+MOST_CHARACTERS = 32 * 1024 * 1024
+"""Of the text that is read."""
+MOST_LINES = 50_000
+"""And as many records."""
+MOST_OCTETS = 2**53
+"""That a line, a record or a session may say it had."""
+
+_T = TypeVar("_T")
+_LISTENER = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_TLS = re.compile(r"(?:TLSv1(?:\.[0-3])?)?")
+_LONGEST_ENDING = 200
+
+
+def to_json(session: Session, *, reveal: bool = False) -> str:
+    """The session as JSON; secrets become `*` in lines and records unless `reveal` is set."""
+    shown = session if reveal else masked(session)
+    values = {
+        "format": FORMAT,
+        "version": VERSION,
+        "number": shown.number,
+        "protocol": shown.protocol,
+        "listener": shown.listener,
+        "started": shown.started.isoformat(),
+        "duration": shown.duration,
+        "closed": shown.closed,
+        "tls": shown.tls,
+        "ending": shown.ending,
+        "dropped": shown.dropped,
+        "lines": [
+            {
+                "at": line.at,
+                "who": line.who,
+                "kind": line.kind,
+                "tls": line.tls,
+                "octets": line.octets,
+                "secret": line.secret,
+                "data": line.data.decode("latin-1"),
+            }
+            for line in shown.lines
+        ],
+        "records": [
+            {
+                "at": record.at,
+                "who": record.who,
+                "type": record.type,
+                "octets": record.octets,
+                "data": record.data.decode("latin-1"),
+            }
+            for record in shown.records
+        ],
+    }
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Session:
+    """The session that `to_json` wrote. Raises ValueError, one sentence, for anything else."""
+    if not isinstance(text, str):
+        raise ValueError(f"A session is read from a str of JSON, not from {type(text).__name__}.")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"This JSON has {len(text):,} characters; a session has at most {MOST_CHARACTERS:,}."
+        )
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ValueError("This is no JSON; give what session.to_json() wrote.") from None
+    fields = _Fields(values, "the session")
+    if fields.take("format", str) != FORMAT:
+        raise ValueError("This JSON holds no session; give what session.to_json() wrote.")
+    version = fields.take("version", int)
+    if version != VERSION:
+        raise ValueError(
+            f"This session is written in version {version}, and only {VERSION} can be read; "
+            "write it anew with the labserver that is used here."
+        )
+    lines = tuple(_each("line", fields.take("lines", list), _line))
+    records = tuple(_each("record", fields.take("records", list), _record))
+    return Session(
+        number=fields.number("number"),
+        protocol=fields.one_of("protocol", get_args(ProtocolName)),
+        listener=fields.matching("listener", _LISTENER),
+        started=_time(fields),
+        lines=lines,
+        records=records,
+        duration=fields.seconds("duration"),
+        closed=fields.take("closed", bool),
+        tls=fields.matching("tls", _TLS),
+        ending=_ending(fields),
+        dropped=fields.number("dropped"),
+    )
+
+
+class _Fields:
+    """One object of the JSON; each of its values is checked when it is taken."""
+
+    def __init__(self, values: object, where: str) -> None:
+        if not isinstance(values, dict):
+            raise ValueError(f"In this JSON {where} is no object; give what to_json() wrote.")
+        self._values: Mapping[str, Any] = values
+        self._where = where
+
+    def wrong(self, name: str, wanted: str) -> ValueError:
+        return ValueError(f"In this JSON {name} of {self._where} must be {wanted}.")
+
+    def take(self, name: str, kind: type[_T]) -> _T:
+        value = self.any(name)
+        if type(value) is not kind:
+            raise self.wrong(name, _KINDS[kind])
+        return value
+
+    def any(self, name: str) -> Any:
+        if name not in self._values:
+            raise self.wrong(name, "there")
+        return self._values[name]
+
+    def number(self, name: str) -> int:
+        value = self.take(name, int)
+        if not 0 <= value <= MOST_OCTETS:
+            raise self.wrong(name, f"from 0 to {MOST_OCTETS:,}")
+        return value
+
+    def seconds(self, name: str) -> float:
+        value = self.any(name)
+        number = value if type(value) in (int, float) else math.nan
+        if not 0 <= number < 1e12:
+            raise self.wrong(name, "a number of seconds, 0 or more")
+        return float(number)
+
+    def one_of(self, name: str, known: tuple[_T, ...]) -> _T:
+        value = self.any(name)
+        for one in known:
+            if one == value:
+                return one
+        raise self.wrong(name, f"one of {', '.join(map(str, known))}")
+
+    def matching(self, name: str, pattern: re.Pattern[str]) -> str:
+        value = self.take(name, str)
+        if not pattern.fullmatch(value):
+            raise self.wrong(name, "a plain name")
+        return value
+
+    def octets(self, name: str) -> bytes:
+        try:
+            return self.take(name, str).encode("latin-1")
+        except UnicodeEncodeError:
+            raise self.wrong(name, "text of the characters U+0000 to U+00FF") from None
+
+
+_KINDS: Mapping[type, str] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+}
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _each(what: str, values: list[Any], read: Callable[[_Fields], _T]) -> list[_T]:
+    if len(values) > MOST_LINES:
+        raise ValueError(f"This JSON has {len(values):,} {what}s; at most {MOST_LINES:,} are read.")
+    return [read(_Fields(value, f"{what} {number}")) for number, value in enumerate(values, 1)]
+
+
+def _line(fields: _Fields) -> Line:
+    data = fields.octets("data")
+    return Line(
+        at=fields.seconds("at"),
+        who=fields.one_of("who", get_args(Side)),
+        data=data,
+        tls=fields.take("tls", bool),
+        kind=fields.one_of("kind", get_args(LineKind)),
+        octets=_length(fields, data),
+        secret=_secret(fields, data),
+    )
+
+
+def _record(fields: _Fields) -> Record:
+    data = fields.octets("data")
+    kind = fields.one_of("type", get_args(RecordType))
+    if data and kind != "plain":
+        raise fields.wrong("data", "empty, for it travelled under TLS")
+    return Record(
+        fields.seconds("at"),
+        fields.one_of("who", get_args(Side)),
+        kind,
+        _length(fields, data),
+        data,
+    )
+
+
+def _length(fields: _Fields, data: bytes) -> int:
+    octets = fields.number("octets")
+    if octets < len(data):
+        raise fields.wrong("octets", "at least the length of its data")
+    return octets
+
+
+def _secret(fields: _Fields, data: bytes) -> tuple[int, int] | None:
+    span = fields.any("secret")
+    if span is None:
+        return None
+    match span:
+        case [int(start), int(end)] if 0 <= start <= end <= len(data):
+            return int(start), int(end)
+    raise fields.wrong("secret", "null, or the start and the end of a part of its data")
+
+
+def _time(fields: _Fields) -> datetime:
+    try:
+        time = datetime.fromisoformat(fields.take("started", str))
+    except ValueError:
+        raise fields.wrong("started", "a date with its time and zone") from None
+    if time.tzinfo is None:
+        raise fields.wrong("started", "a date with its time and zone")
+    return time
+
+
+def _ending(fields: _Fields) -> str:
+    ending = fields.take("ending", str)
+    if len(ending) > _LONGEST_ENDING or not ending.isprintable():
+        raise fields.wrong("ending", f"one sentence of at most {_LONGEST_ENDING} characters")
+    return ending
