@@ -1,8 +1,13 @@
-"""What all tests share: a lab on each of the two networks."""
+"""What tests share: a lab on each of the two networks, and a browser."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +15,9 @@ from labserver import Lab
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
+
+ROOT = Path(__file__).parents[1]
+AXE = ROOT / "tests" / "axe"
 
 
 @pytest.fixture(params=["loopback", "inline"])
@@ -25,3 +33,42 @@ def lab(network: Network) -> Iterator[Lab]:
     """A lab with its default accounts, on each of the two networks in turn."""
     with Lab(network=network) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core, which npm brings; it stays in `_build/axe`."""
+    from test_pyodide import fetch, program
+
+    npm = program("npm")
+    pin = hashlib.sha256((AXE / "package-lock.json").read_bytes()).hexdigest()[:16]
+    kept = ROOT / "_build" / "axe" / pin
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as unfinished:
+            new = Path(unfinished, "fetched")
+            new.mkdir()
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(AXE / name, new)
+            quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--ignore-scripts"]
+            fetch("npm", npm, "ci", "--no-audit", "--no-fund", *quick, folder=new)
+            try:
+                new.rename(kept)
+            except OSError:
+                if not kept.exists():  # else another process was quicker
+                    raise
+    return (kept / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 
 from labserver import Lab, NetworkError, Session
 from labserver.network.loopback import LoopbackNetwork
+from labserver.network.recorder import Wire
 
 pytestmark = pytest.mark.protocol
 
@@ -151,6 +153,21 @@ def test_the_next_address_finds_nobody(lab: Lab) -> None:
 
 
 # -- ports
+
+
+def test_no_reply_waits_for_an_acknowledgement(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    made = Wire.connection_made
+
+    def noted(wire: Wire, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        told.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(wire, transport)
+
+    monkeypatch.setattr(Wire, "connection_made", noted)
+    send(lab)
+    assert len(told) == 1
+    assert told[0]
 
 
 def test_any_free_port_is_real(lab: Lab) -> None:
@@ -322,3 +339,21 @@ def test_closing_ends_open_connections(network: LoopbackNetwork) -> None:
     client.close()
     assert lab.sessions[-1].closed
     assert lab.sessions[-1].ending == "the server closed the connection"
+
+
+def test_a_class_may_connect_in_the_same_moment(network: LoopbackNetwork, lab: Lab) -> None:
+    go_on = threading.Event()
+    busy = threading.Thread(target=network.run, args=(go_on.wait,))
+    busy.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            # More than the queue that Python gives a socket by itself; nobody accepts meanwhile.
+            connected = [
+                stack.enter_context(socket.create_connection(lab.smtp, timeout=5))
+                for _ in range(300)
+            ]
+            go_on.set()
+            assert all(one.recv(100).startswith(b"220 ") for one in connected)
+    finally:
+        go_on.set()
+        busy.join()

@@ -18,11 +18,11 @@ import pytest
 
 from labserver import LISTENERS, Lab, Limits, Session
 from labserver.dialogue import Bounds
-from labserver.network import Network
+from labserver.network import Network, recorder
 from labserver.network.clock import Clock
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
-from labserver.network.recorder import Recorder
+from labserver.network.recorder import Journal, Recorder
 from tests.dialogue import Client, play
 
 pytestmark = pytest.mark.protocol
@@ -482,3 +482,19 @@ def test_passwords_are_masked_in_every_form_but_the_revealed(lab: Lab) -> None:
         assert "ana-lab-password" not in shown
     assert "ana-lab-password" not in "".join(map(repr, session.records))
     assert "C: PASS ana-lab-password" in session.text(reveal=True)
+
+
+def test_ended_sessions_that_nobody_looks_at_are_cut_when_they_take_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "_UNCUT_OCTETS", 1000)
+    journal = Journal(Clock(datetime(2026, 1, 5, tzinfo=UTC), lambda: 0.0), Bounds(), 3)
+    made = []
+    for _ in range(5):
+        one = journal.begin("SMTP", "smtp", implicit_tls=False)
+        one.both("C", b"x" * 400)
+        one.close()
+        journal.ended(one)
+        made.append(one)
+    assert [one.uncut_octets for one in made] == [0, 0, 0, 400, 400]
+    assert [session.lines[0].octets for session in journal.sessions()] == [400] * 3

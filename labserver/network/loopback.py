@@ -24,6 +24,7 @@ HOST = "127.0.0.1"
 
 _CALM_TURNS = 8
 _MOST_TURNS = 5000
+_BACKLOG = 100
 _GRACE_SECONDS = 0.001
 _CLOSE_SECONDS = 10.0
 _ACCEPT_AGAIN_SECONDS = 1.0
@@ -101,30 +102,32 @@ class _Engine:
 
 
 class _TcpListener(Listener):
-    """Accepts connections, on the engine's loop.
+    """Accepts connections, on the engine's loop, and gives each a protocol.
 
     It does so itself: `asyncio.Server`, closed right after it has accepted a connection, forgets
     that connection's socket (in Python 3.11).
     """
 
-    def __init__(self, engine: _Engine, service: Service, port: int) -> None:
-        self._engine, self._service = engine, service
-        self._wires = Wires()
+    def __init__(
+        self, engine: _Engine, protocol: Callable[[], asyncio.BaseProtocol], port: int, most: int
+    ) -> None:
+        self._engine, self._protocol = engine, protocol
+        self._closed = False
         self._being_made: set[asyncio.Task[Any]] = set()
-        self._socket = socket.create_server((HOST, port))
+        # Where fewer may wait, a class that connects at the same moment waits for seconds.
+        self._socket = socket.create_server((HOST, port), backlog=most)
         self._socket.setblocking(False)
         self.address = Address(HOST, self._socket.getsockname()[1])
-        _ports.add(self.address.port)
         engine.listeners.add(self)
         self._listen()
 
     @property
     def in_use(self) -> bool:
-        """Whether any connection is open."""
-        return bool(self._wires)
+        """Whether mail travels on any of its connections."""
+        return False
 
     def _listen(self) -> None:
-        if not self._wires.closed:
+        if not self._closed:
             self._engine.loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
@@ -139,21 +142,48 @@ class _TcpListener(Listener):
             loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen)
             return
         sock.setblocking(False)
-        self._engine.happened()
-        task = loop.create_task(loop.connect_accepted_socket(self._wire, sock))
+        # Else the end of a long reply waits 40 ms until the client has acknowledged the beginning;
+        # asyncio sees to that only for sockets that name their protocol.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._accepted()
+        task = loop.create_task(loop.connect_accepted_socket(self._protocol, sock))
         self._being_made.add(task)
         task.add_done_callback(self._being_made.discard)
+
+    def _accepted(self) -> None:
+        """A connection has come."""
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._engine.loop.remove_reader(self._socket)
+        self._socket.close()
+        self._engine.listeners.discard(self)
+
+
+class _MailListener(_TcpListener):
+    """Records what is said on its connections."""
+
+    def __init__(self, engine: _Engine, service: Service, port: int) -> None:
+        self._service = service
+        self._wires = Wires()
+        super().__init__(engine, self._wire, port, service.most)
+        _ports.add(self.address.port)
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self._wires)
+
+    def _accepted(self) -> None:
+        self._engine.happened()
 
     def _wire(self) -> Wire:
         return Wire(self._service, self._wires, self._engine.happened)
 
     def close(self) -> None:
-        if self._wires.closed:
-            return
-        self._engine.loop.remove_reader(self._socket)
-        self._socket.close()
+        super().close()
         _ports.discard(self.address.port)
-        self._engine.listeners.discard(self)
         self._wires.close()
 
 
@@ -171,15 +201,31 @@ class LoopbackNetwork(Network):
         self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
 
     def listen(self, service: Service, port: int = 0) -> Listener:
+        return self._listening(
+            service.name, port, lambda: _MailListener(self._engine, service, port)
+        )
+
+    def serve(
+        self, name: str, protocol: Callable[[], asyncio.BaseProtocol], port: int = 0
+    ) -> Listener:
+        """Listen for something that is no mail server, and isn't recorded.
+
+        Closing it ends no connection: they are the protocol's. Raises `NetworkError`.
+        """
+        return self._listening(
+            name, port, lambda: _TcpListener(self._engine, protocol, port, _BACKLOG)
+        )
+
+    def _listening(self, name: str, port: int, make: Callable[[], Listener]) -> Listener:
         try:
-            return self.run(lambda: _TcpListener(self._engine, service, port))
+            return self.run(make)
         except OverflowError as error:
             raise NetworkError(f"{port} is not a port; give one from 0 to 65535.") from error
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 why = "in use" if error.errno == errno.EADDRINUSE else "not allowed"
                 raise NetworkError(
-                    f"Port {port} ({service.name}) is {why} on this machine; "
+                    f"Port {port} ({name}) is {why} on this machine; "
                     "stop what uses it, or let the lab take any free ports."
                 ) from error
             raise NetworkError(f"The lab can't listen on port {port}: {error}.") from error
@@ -191,6 +237,10 @@ class LoopbackNetwork(Network):
         if threading.current_thread() is self._engine.thread:
             return function()
         return self._engine.wait_for(lambda: _call(function))
+
+    def complete(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Have a coroutine done where the servers run, for another thread; returns its result."""
+        return self._engine.wait_for(work)
 
     def settle(self) -> None:
         if threading.current_thread() is not self._engine.thread:

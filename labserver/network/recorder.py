@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -29,7 +30,14 @@ _TLS_RECORDS: dict[int, RecordType] = {
 }
 _HANDSHAKE_SECONDS = 30.0
 _MOST_RECORDS = 20_000
-_DIGEST_OCTETS = 256 * 1024
+_DIGEST_OCTETS = 1024 * 1024
+"""Octets of an open connection that are kept as they came; more are cut into lines at once."""
+
+_UNCUT_OCTETS = 64 * 1024 * 1024
+"""The same of all sessions that have ended. Most are never looked at, so cutting them can wait."""
+
+_Layer = Literal["wire", "said", "both"]
+"""Where octets were seen: below TLS, above it, or on both where there is none."""
 
 
 @dataclass(slots=True)
@@ -75,11 +83,16 @@ class Recorder:
         self._tls_from = 0
         self._bounds = bounds
         # Only noted when it happens; cut into lines and records when somebody looks.
-        self._noted: list[tuple[str, float, Side, bytes, bool]] = []
+        self._noted: list[tuple[_Layer, float, Side, bytes, bool]] = []
         self._noted_octets = 0
         self._picture: Session | None = None
 
-    def _note(self, layer: str, who: Side, data: bytes, tls: bool) -> None:
+    @property
+    def uncut_octets(self) -> int:
+        """What hasn't been cut into lines and records yet."""
+        return self._noted_octets
+
+    def _note(self, layer: _Layer, who: Side, data: bytes, tls: bool) -> None:
         self._last = self._clock.seconds() - self._zero
         self._noted.append((layer, self._last, who, data, tls))
         self._noted_octets += len(data)
@@ -94,6 +107,10 @@ class Recorder:
     def said(self, who: Side, data: bytes, tls: bool) -> None:
         """Octets of the dialogue, without TLS."""
         self._note("said", who, data, tls)
+
+    def both(self, who: Side, data: bytes) -> None:
+        """Octets of the dialogue that crossed the wire as they are."""
+        self._note("both", who, data, False)
 
     def tls_begins(self) -> None:
         """From here on TLS records are expected on the wire."""
@@ -169,9 +186,9 @@ class Recorder:
     def _digest(self) -> None:
         noted, self._noted, self._noted_octets = self._noted, [], 0
         for layer, at, who, data, tls in noted:
-            if layer == "said":
+            if layer != "wire":
                 self._dialogue.feed(at, who, data, tls)
-            else:
+            if layer != "said":
                 self._cut(at, who, data)
 
     def _cut(self, at: float, who: Side, data: bytes) -> None:
@@ -206,13 +223,14 @@ class Recorder:
     def _plain(self, at: float, who: Side, data: bytes) -> None:
         # One record a turn, however the network cut it into packets.
         last = self._records[-1] if len(self._records) > self._tls_from else None
+        octets, kept = 0, b""
         same = last is not None and last.type == "plain" and last.who == who
-        if last is None or not same:
-            last = Record(at, who, "plain", 0)
-        room = min(self._bounds.body - len(last.data), self._bounds.session - self._record_octets)
-        more = data[:room] if room > 0 and len(last.data) == last.octets else b""
+        if last is not None and same:
+            at, octets, kept = last.at, last.octets, last.data
+        room = min(self._bounds.body - len(kept), self._bounds.session - self._record_octets)
+        more = data[:room] if room > 0 and len(kept) == octets else b""
         self._record_octets += len(more)
-        record = Record(last.at, who, "plain", last.octets + len(data), last.data + more)
+        record = Record(at, who, "plain", octets + len(data), kept + more)
         if same:
             self._records[-1] = record
         else:
@@ -243,6 +261,11 @@ class Recorder:
         return out
 
 
+def _own(data: bytes) -> bytes:
+    """A copy: what a socket has read lies in memory made for far more, which it would keep."""
+    return bytes(memoryview(data))
+
+
 class Journal:
     """The sessions of a lab, as many of the latest as `most` says."""
 
@@ -250,6 +273,9 @@ class Journal:
         self._clock, self._bounds, self._most = clock, bounds, most
         self._recorders: dict[int, Recorder] = {}
         self._number = 0
+        self._uncut: deque[tuple[int, int]] = deque()
+        """Ended sessions that nobody has looked at: their numbers, their octets."""
+        self._uncut_octets = 0
         self.heard: list[Callable[[Recorder], None]] = []
         """Called when a session has ended."""
 
@@ -272,12 +298,45 @@ class Journal:
 
     def ended(self, recorder: Recorder) -> None:
         """Tell those who listen that a session is over."""
+        octets = recorder.uncut_octets
+        self._uncut.append((recorder.number, octets))
+        self._uncut_octets += octets
+        while self._uncut_octets > _UNCUT_OCTETS:
+            number, octets = self._uncut.popleft()
+            self._uncut_octets -= octets
+            if number in self._recorders:
+                self._recorders[number].session()
         for listener in tuple(self.heard):
             listener(recorder)
 
     def sessions(self) -> tuple[Session, ...]:
         """All kept sessions, oldest first."""
         return tuple(recorder.session() for recorder in self._recorders.values())
+
+    def session(self, number: int) -> Session | None:
+        """One of them, or `None` where it isn't kept."""
+        recorder = self._recorders.get(number)
+        return recorder.session() if recorder else None
+
+    def newest(self, above: int = 0, below: int | None = None) -> Iterator[Session]:
+        """The kept sessions with numbers above and below those, newest first.
+
+        Nothing may happen on the network before that has come to an end.
+        """
+        for number, recorder in reversed(self._recorders.items()):
+            if number <= above:
+                return
+            if below is None or number < below:
+                yield recorder.session()
+
+    def still_open(self) -> list[int]:
+        """The numbers of the kept sessions that haven't ended, in their order."""
+        return [number for number, recorder in self._recorders.items() if not recorder.closed]
+
+    @property
+    def kept(self) -> int:
+        """How many sessions are kept."""
+        return len(self._recorders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +353,11 @@ class Service:
     most: int = 200
     """Connections open at once."""
     busy: bytes = b""
-    """What one connection too many is told, line end included."""
+    """What one connection too many is told, line end included; empty where it couldn't read it."""
+    most_octets: int = 1024 * 1024 * 1024
+    """What one client may send in one session, TLS not counted."""
+    too_much: bytes = b""
+    """What a client that sends more is told, line end included."""
 
 
 class Wires(set["Wire"]):
@@ -342,9 +405,9 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self._open.add(self)
         self._active()
         if full:
-            if service.busy and service.tls is None:
-                self.recorder.said("S", service.busy, False)
-                self.write(service.busy)
+            if service.busy:
+                self.recorder.both("S", service.busy)
+                self.send(service.busy)
             self.close()
             return
         connection = Connection(self, service.factory())
@@ -356,8 +419,11 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._active()
-        self.recorder.wire("C", data)
         above = self._above
+        if isinstance(above, Connection):
+            above.data_received(data)  # which notes it for both layers
+            return
+        self.recorder.wire("C", _own(data))
         if isinstance(above, asyncio.BufferedProtocol):
             left = memoryview(data)
             while left:
@@ -402,9 +468,13 @@ class Wire(asyncio.Transport, asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if data and not self._raw.is_closing():
-            self._active()
             self.recorder.wire("S", bytes(data))
-            self._raw.write(data)
+            self.send(data)
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Write octets that have been noted."""
+        self._active()
+        self._raw.write(data)
 
     def close(self) -> None:
         self.recorder.gone("S")
@@ -463,6 +533,8 @@ class Connection(asyncio.Transport, asyncio.Protocol):
         self._made = False
         self._early: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
+        self._octets = 0
+        """What the client has said."""
         self.tls = False
 
     # -- TLS
@@ -512,14 +584,24 @@ class Connection(asyncio.Transport, asyncio.Protocol):
         self._early.clear()
 
     def data_received(self, data: bytes) -> None:
-        if not self._made:
-            # The client's first words may come with the end of its handshake.
-            self._early.append(bytes(data))
-            return
         # Right after the handshake data may come before `start_tls` has returned.
         under_tls = self._wire.get_protocol() is not self
-        self._recorder.said("C", bytes(data), under_tls)
-        self._protocol.data_received(data)
+        if not self._made:
+            # The client's first words may come with the end of its handshake.
+            if not under_tls:
+                self._recorder.wire("C", _own(data))
+            self._early.append(bytes(data))
+            return
+        if under_tls:
+            self._recorder.said("C", _own(data), True)
+        else:
+            self._recorder.both("C", _own(data))
+        self._octets += len(data)
+        if self._octets <= self._wire.service.most_octets:
+            self._protocol.data_received(data)
+        elif not self.is_closing():
+            self.write(self._wire.service.too_much)
+            self.close()
 
     def eof_received(self) -> bool | None:
         self._recorder.gone("C")
@@ -550,7 +632,12 @@ class Connection(asyncio.Transport, asyncio.Protocol):
         return self._protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if data and not self._below.is_closing():
+        if not data or self._below.is_closing():
+            return
+        if self._below is self._wire:
+            self._recorder.both("S", bytes(data))
+            self._wire.send(data)
+        else:
             self._recorder.said("S", bytes(data), self.tls)
             self._below.write(data)
 
