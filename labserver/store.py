@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,26 @@ from typing import Any
 from labserver.message import Envelope
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_SECOND = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 _REFUSED = (sqlite3.Error, UnicodeEncodeError, OverflowError)
 """What SQLite's module raises where a file, a text or a number is not for it."""
 
-_VERSION = 1
+_LOGS = ("-wal", "-journal")
+"""How the names of what SQLite keeps beside a file end."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CHECKED_OCTETS = 256 * 1024 * 1024
+"""Files up to this size are checked whole when they are opened, which takes some 0.2 s; of larger
+ones all but the content, whose damage is told when somebody asks for it."""
+
+_BEYOND_UIDS = 2**32
+"""A UID has 32 bits (RFC 3501 section 2.3.1.1)."""
+
+_VERSION = 2
 """Goes up when files with an older schema can't be used any more."""
+_USABLE = (0, 1, _VERSION)
+"""New, of an older schema that is brought up to date, or of this one."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mailbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,6 +61,7 @@ CREATE TABLE IF NOT EXISTS content (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     reverse_path TEXT,
     recipients TEXT NOT NULL,
+    parameters TEXT,
     crlf_size INTEGER NOT NULL,
     octets BLOB NOT NULL
 );
@@ -62,14 +78,24 @@ CREATE TABLE IF NOT EXISTS message (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS message_content ON message (content);
 """
+_ROWS = ("mailbox", "subscription", "message")
+_TABLES = (*_ROWS, "content")
 
 
 class StoreError(Exception):
     """The store can't do what was asked; the text is one sentence for people."""
 
 
+class NoRoom(StoreError):
+    """The disk is full; once there is room again, the same can be done."""
+
+
 class NoSuchMailbox(StoreError):
     """There is no mailbox of that name in that account."""
+
+
+class NoSuchMessage(StoreError):
+    """That message has been removed."""
 
 
 class MailboxExists(StoreError):
@@ -85,6 +111,8 @@ class Delivery:
     """Headers and body as they are to be stored, trace headers included."""
     received: datetime
     """When the server took it, with a time zone."""
+    accounts: tuple[str, ...] = ()
+    """In whose INBOX it is put; empty where the recipients are accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +166,12 @@ class Counts:
     """Octets of all messages together (RFC 8438)."""
 
 
+_Told = tuple[int, int, float, bytes]
+"""UID, octets, seconds since 1970 when it was received, content."""
+
+_NewMessage = tuple[int, int, float, str]
+"""Of a message to come into a mailbox: content, size, when it was received, flags."""
+
 Watcher = Callable[[int], None]
 """Is called with a mailbox's id after something in it has changed and is on disk."""
 
@@ -146,11 +180,17 @@ class Store:
     """The mail of all accounts.
 
     `path` is the SQLite file, made when it is missing; `None` keeps all in memory (for tests).
-    Raises `StoreError` where the file can't be opened, isn't a store, or is in use.
+    `uidvalidity` is what the first mailbox gets when the file is made: where a client may remember
+    an earlier file, a number that grows with time (RFC 3501 section 2.3.1.1).
+
+    A damaged file is set aside under another name and an empty one made; `notice` says so.
+    Raises `StoreError` where the file can't be opened or written, isn't a store, or is in use.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, uidvalidity: int = 1) -> None:
         self.path = path
+        self.notice = "" if path is None else _set_aside_if_damaged(path)
+        """One sentence on what became of a damaged file; empty where there was none."""
         self._watchers: list[Watcher] = []
         self._changing: set[int] | None = None
         """The mailboxes changed by the transaction that is open, if one is."""
@@ -159,8 +199,10 @@ class Store:
                 path or ":memory:", check_same_thread=False, isolation_level=None, timeout=0.5
             )
         except sqlite3.Error as error:
-            raise StoreError(f"The mail store {path} can't be opened: {error}.") from error
+            raise _failure(f"{path} can't be opened", error) from error
         try:
+            if path is not None and path.exists() and not os.access(path, os.W_OK):
+                raise sqlite3.OperationalError("the file is read-only")
             # One process owns the file. It also lets WAL work without shared memory.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             # Where WAL isn't granted (in the browser) the rollback journal is as safe.
@@ -171,11 +213,23 @@ class Store:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("BEGIN EXCLUSIVE")
             ((version,),) = self._db.execute("PRAGMA user_version")
-            if version not in (0, _VERSION):
+            if version not in _USABLE:
                 raise sqlite3.DatabaseError("it was made by another version of the lab")
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+            # A store that is there is opened without a write: a full disk's mail can be read.
+            if not version and not tables:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                # A mailbox's id is its UIDVALIDITY, and SQLite goes on from here.
+                self._db.execute(
+                    "INSERT INTO sqlite_sequence VALUES ('mailbox', ?)", (uidvalidity - 1,)
+                )
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            elif not version or not tables.issuperset(_TABLES):
+                raise sqlite3.DatabaseError("it is another program's database")
+            elif version == 1:
+                self._db.execute("ALTER TABLE content ADD COLUMN parameters TEXT")
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._db.close()
@@ -183,7 +237,7 @@ class Store:
                 raise StoreError(
                     f"The mail store {path} is in use by another lab; close that one first."
                 ) from error
-            raise StoreError(f"The mail store {path} can't be used: {error}.") from error
+            raise _failure(f"{path} can't be used", error) from error
 
     def close(self) -> None:
         """Give the file back. The store can't be used afterwards."""
@@ -213,24 +267,34 @@ class Store:
         """
         try:
             with self._transaction() as changed:
-                return [self._insert(delivery, changed) for delivery in deliveries]
+                return self._insert(deliveries, changed)
         except StoreError as error:
             if len(deliveries) == 1:
                 return [error]
         return [result for one in deliveries for result in self.deliver_group([one])]
 
-    def _insert(self, delivery: Delivery, changed: set[int]) -> int:
-        envelope = delivery.envelope
-        content = self._new_content(delivery.octets, envelope)
-        for address in dict.fromkeys(map(str.casefold, envelope.recipients)):
-            mailbox = self._ensure(address, "INBOX")
-            self._new_message(
-                mailbox, content, len(delivery.octets), delivery.received, frozenset()
-            )
+    def _insert(self, deliveries: Sequence[Delivery], changed: set[int]) -> list[int | StoreError]:
+        numbers: list[int | StoreError] = []
+        inboxes: dict[str, list[_NewMessage]] = {}
+        for delivery in deliveries:
+            envelope = delivery.envelope
+            content = self._new_content(delivery.octets, envelope)
+            numbers.append(content)
+            new = (content, len(delivery.octets), _seconds(delivery.received), "")
+            accounts = delivery.accounts or envelope.recipients
+            for account in dict.fromkeys(map(str.casefold, accounts)):
+                inboxes.setdefault(account, []).append(new)
+        for account, messages in inboxes.items():
+            mailbox = self._ensure(account, "INBOX")
+            self._new_messages(mailbox, messages)
             changed.add(mailbox)
-        return content
+        return numbers
 
     # -- mailboxes
+
+    def accounts(self) -> list[str]:
+        """The accounts that have mailboxes, in the order of their names."""
+        return [row[0] for row in self._rows("SELECT DISTINCT account FROM mailbox ORDER BY 1")]
 
     def mailboxes(self, account: str) -> list[MailboxRow]:
         """The account's mailboxes in the order they were made; INBOX always exists."""
@@ -342,6 +406,17 @@ class Store:
         )
         return [_message(row) for row in rows]
 
+    def newest(self, mailbox: int, most: int, below: int | None = None) -> list[MessageRow]:
+        """So many messages with the highest UIDs, highest first; those below that, if given."""
+        rows = self._rows(
+            "SELECT uid, content, size, received, flags, recent FROM message"
+            " WHERE mailbox = ? AND uid < ? ORDER BY uid DESC LIMIT ?",
+            mailbox,
+            _BEYOND_UIDS if below is None else below,
+            most,
+        )
+        return [_message(row) for row in rows]
+
     def message(self, mailbox: int, uid: int) -> MessageRow | None:
         """One message, or `None` where it is gone."""
         for row in self._rows(
@@ -352,6 +427,11 @@ class Store:
         ):
             return _message(row)
         return None
+
+    @property
+    def writes(self) -> int:
+        """Goes up whenever anything in the store is changed; costs less than to ask what."""
+        return self._db.total_changes
 
     def changes(self, mailbox: int, since: int = 0) -> Changes:
         """What has happened in a mailbox since the moment that an earlier answer named.
@@ -397,18 +477,79 @@ class Store:
         )
 
     def octets(self, content: int) -> bytes:
-        """The content of a message. Raises `StoreError` where it is gone."""
+        """The content of a message. Raises `NoSuchMessage` where it is gone."""
         for (octets,) in self._rows("SELECT octets FROM content WHERE id = ?", content):
             return bytes(octets)
-        raise StoreError("That message has been removed.")
+        raise NoSuchMessage("That message has been removed.")
+
+    def beginning(self, content: int, most: int) -> bytes:
+        """The first so many octets of a message; the rest isn't read.
+
+        Raises `NoSuchMessage` where it is gone, `StoreError` where it can't be read.
+        """
+        try:
+            with self._db.blobopen("content", "octets", content, readonly=True) as blob:
+                return blob.read(min(most, len(blob)))
+        except sqlite3.Error as error:
+            if "no such rowid" in str(error):
+                raise NoSuchMessage("That message has been removed.") from error
+            raise _failure("could not be read", error) from error
+
+    def sizes(self, mailbox: int, first: int, last: int, most: int) -> list[_Told]:
+        """Of messages with UIDs from `first` to `last`, in order and at most so many:
+
+        UID, octets, the seconds since 1970 when it was received, no content. Plain tuples, for
+        thousands of them are asked for at once.
+        """
+        return self._rows(
+            "SELECT uid, size, received, x'' FROM message"
+            " WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid LIMIT ?",
+            mailbox,
+            first,
+            last,
+            most,
+        )
+
+    def contents(self, mailbox: int, first: int, last: int) -> Iterator[_Told]:
+        """The same of all of them, with their content.
+
+        Each is read when it is asked for. Nothing may be changed before that has come to an end.
+        Raises `StoreError`.
+        """
+        try:
+            yield from self._db.execute(
+                "SELECT uid, size, received, octets FROM message"
+                " JOIN content ON content.id = message.content"
+                " WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid",
+                (mailbox, first, last),
+            )
+        except _REFUSED as error:
+            raise _failure("could not be read", error) from error
+
+    def octets_of(self, mailbox: int, uid: int) -> bytes | None:
+        """The content of one message, or `None` where it is gone. Raises `StoreError`."""
+        for (octets,) in self._rows(
+            "SELECT octets FROM message JOIN content ON content.id = message.content"
+            " WHERE mailbox = ? AND uid = ?",
+            mailbox,
+            uid,
+        ):
+            return bytes(octets)
+        return None
 
     def envelope(self, content: int) -> Envelope | None:
         """The envelope a message came in; `None` where it didn't come by SMTP."""
-        for reverse_path, recipients in self._rows(
-            "SELECT reverse_path, recipients FROM content WHERE id = ?", content
+        for reverse_path, recipients, parameters in self._rows(
+            "SELECT reverse_path, recipients, parameters FROM content WHERE id = ?", content
         ):
             if reverse_path is not None:
-                return Envelope(reverse_path, tuple(json.loads(recipients)))
+                of_mail, of_each = json.loads(parameters) if parameters else ((), ())
+                return Envelope(
+                    reverse_path,
+                    tuple(json.loads(recipients)),
+                    tuple(of_mail),
+                    tuple(tuple(each) for each in of_each),
+                )
         return None
 
     def append(self, mailbox: int, octets: bytes, received: datetime, flags: frozenset[str]) -> int:
@@ -458,11 +599,13 @@ class Store:
         """The UIDs no client has been told of yet; from now on one has."""
         rows = self._rows("SELECT uid FROM message WHERE mailbox = ? AND recent", mailbox)
         uids = frozenset(uid for (uid,) in rows)
-        if uids:
-            with self._transaction():
-                self._db.execute(
-                    "UPDATE message SET recent = 0 WHERE mailbox = ? AND recent", (mailbox,)
-                )
+        # Where nothing can be written mail can be read; the next client is told the same again.
+        with contextlib.suppress(StoreError):
+            if uids:
+                with self._transaction():
+                    self._db.execute(
+                        "UPDATE message SET recent = 0 WHERE mailbox = ? AND recent", (mailbox,)
+                    )
         return uids
 
     def remove(self, mailbox: int, uids: Iterable[int]) -> None:
@@ -489,7 +632,7 @@ class Store:
         try:
             return self._db.execute(query, values).fetchall()
         except _REFUSED as error:
-            raise StoreError(f"The mail store could not be read: {error}.") from error
+            raise _failure("could not be read", error) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -511,7 +654,7 @@ class Store:
             try:
                 yield self._changing
             except _REFUSED as error:
-                raise StoreError(f"The mail store could not be written: {error}.") from error
+                raise _failure("could not be written", error) from error
             return
         changed = self._changing = set()
         try:
@@ -523,7 +666,7 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             if isinstance(error, _REFUSED):
-                raise StoreError(f"The mail store could not be written: {error}.") from error
+                raise _failure("could not be written", error) from error
             raise
         finally:
             self._changing = None
@@ -556,32 +699,41 @@ class Store:
         )
 
     def _new_content(self, octets: bytes, envelope: Envelope | None) -> int:
+        path, recipients, parameters = None, "[]", None
+        if envelope is not None:
+            path, recipients = envelope.reverse_path, json.dumps(envelope.recipients)
+            if envelope.parameters or envelope.recipient_parameters:
+                parameters = json.dumps((envelope.parameters, envelope.recipient_parameters))
         cursor = self._db.execute(
-            "INSERT INTO content (reverse_path, recipients, crlf_size, octets) VALUES (?, ?, ?, ?)",
-            (
-                envelope.reverse_path if envelope else None,
-                json.dumps(envelope.recipients if envelope else ()),
-                _crlf_size(octets),
-                octets,
-            ),
+            "INSERT INTO content (reverse_path, recipients, parameters, crlf_size, octets)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (path, recipients, parameters, _crlf_size(octets), octets),
         )
         return int(cursor.lastrowid or 0)
 
     def _new_message(
         self, mailbox: int, content: int, size: int, received: datetime, flags: frozenset[str]
     ) -> int:
+        new = (content, size, _seconds(received), " ".join(sorted(flags)))
+        return self._new_messages(mailbox, [new])
+
+    def _new_messages(self, mailbox: int, messages: Sequence[_NewMessage]) -> int:
+        """Put messages into a mailbox; returns the UID of the first, the others follow it."""
+        count = len(messages)
         row = self._db.execute(
-            "UPDATE mailbox SET uidnext = uidnext + 1, modseq = modseq + 1 WHERE id = ?"
-            " RETURNING uidnext - 1, modseq",
-            (mailbox,),
+            "UPDATE mailbox SET uidnext = uidnext + ?, modseq = modseq + ? WHERE id = ?"
+            " RETURNING uidnext - ?, modseq - ?",
+            (count, count, mailbox, count, count),
         ).fetchone()
         if row is None:
             raise NoSuchMailbox("That mailbox has been removed.")
         uid, modseq = row
-        at, text = received.timestamp(), " ".join(sorted(flags))
-        self._db.execute(
+        self._db.executemany(
             "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
-            (mailbox, uid, content, size, at, text, modseq),
+            [
+                (mailbox, uid + place, *message, modseq + place + 1)
+                for place, message in enumerate(messages)
+            ],
         )
         return int(uid)
 
@@ -600,10 +752,101 @@ class Store:
         )
 
 
+def _failure(what: str, error: Exception) -> StoreError:
+    """What SQLite says, as an error of the store."""
+    full = _code(error) == sqlite3.SQLITE_FULL
+    return (NoRoom if full else StoreError)(f"The mail store {what}: {error}.")
+
+
+def _code(error: Exception) -> int:
+    """What kind of error SQLite tells of; the higher octets are details of it."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _set_aside_if_damaged(path: Path) -> str:
+    """Rename a damaged file, and with it what SQLite keeps beside it.
+
+    Returns a sentence about it, or nothing where there was no damage.
+    """
+    damage = _damage(path)
+    if not damage:
+        return ""
+    number = 1
+    while any(_beside(path, f".damaged-{number}{end}").exists() for end in ("", *_LOGS)):
+        number += 1
+    try:
+        for end in ("", *_LOGS):
+            if _octets(_beside(path, end)):
+                _beside(path, end).rename(_beside(path, f".damaged-{number}{end}"))
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(
+            f"The mail store {path} is damaged ({damage}) and can't be renamed ({why}); "
+            "put it elsewhere."
+        ) from error
+    return (
+        f"The mail store {path} was damaged ({damage}); it is kept as "
+        f"{path.name}.damaged-{number}, and a new, empty one takes its place."
+    )
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a store's file; empty where nothing is, or something else than damage.
+
+    It is opened for reading only: else SQLite, closing it, would write what its log holds into a
+    file that may be no store at all.
+    """
+    log, index = _beside(path, "-wal"), _beside(path, "-shm")
+    size = _octets(path)
+    if not size:
+        # SQLite would delete a log without its file.
+        return "only its log is left" if _octets(log) else ""
+    indexed = index.exists()
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)
+    except sqlite3.Error:
+        return ""  # opening it for writing will tell
+    try:
+        ((version,),) = db.execute("PRAGMA user_version")
+        if version not in _USABLE:
+            return ""
+        ((page,),) = db.execute("PRAGMA page_size")
+        if size % page and not _octets(log):  # a full disk may cut off what the log still has
+            return "its end is missing"
+        parts = [""] if size <= _CHECKED_OCTETS else [f"({name})" for name in _ROWS]
+        for part in parts:
+            (found,) = db.execute(f"PRAGMA quick_check{part}").fetchone()
+            if found != "ok":
+                return str(found).splitlines()[-1]
+    except sqlite3.Error as error:
+        return str(error) if _code(error) in _DAMAGED else ""
+    finally:
+        db.close()
+        if not indexed:
+            # It was made for this look; who owns the file alone needs none.
+            with contextlib.suppress(OSError):
+                index.unlink()
+    return ""
+
+
+def _octets(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)
+
+
 def _crlf_size(octets: bytes) -> int:
     """Octets of a message whose every line, the last one too, ends in CRLF."""
     bare = octets.count(b"\n") - octets.count(b"\r\n")
     return len(octets) + bare + (2 if octets and not octets.endswith(b"\n") else 0)
+
+
+def _seconds(when: datetime) -> float:
+    """Seconds since 1970; of a time whose date would in UTC have no year that Python knows, the
+    nearest that has one."""
+    return min(max(when.timestamp(), _FIRST_SECOND), _LAST_SECOND)
 
 
 def _message(row: tuple[int, int, int, float, str, int]) -> MessageRow:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from labserver.store import (
     Changes,
     Delivery,
     MailboxExists,
+    NoRoom,
     NoSuchMailbox,
+    NoSuchMessage,
     Store,
     StoreError,
 )
@@ -102,7 +105,7 @@ def test_a_delivery_is_all_or_none(file: Path) -> None:
     store = Store(file)
     inbox(store, ANA)
     fill_disk(store)
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(NoRoom, match="full"):
         store.deliver(delivery(ANA, BEN, octets=b"x" * 100_000))
     assert kept(store) == []
     assert [row.name for row in store.mailboxes(ANA)] == ["INBOX"]
@@ -195,20 +198,54 @@ def test_one_file_belongs_to_one_store(file: Path) -> None:
     Store(file).close()
 
 
-def test_a_file_that_is_no_store_is_named_in_the_error(file: Path) -> None:
-    file.write_bytes(b"This is no database, it is a letter to a friend." * 100)
-    with pytest.raises(StoreError, match=r"mail\.sqlite can't be used: file is not a database"):
-        Store(file)
-    assert file.read_bytes().startswith(b"This is no database")
-
-
 def test_a_file_of_another_version_is_left_alone(file: Path) -> None:
     Store(file).close()
     database = sqlite3.connect(file)
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 99")
     database.close()
+    before = file.read_bytes()
     with pytest.raises(StoreError, match="made by another version of the lab"):
         Store(file)
+    assert file.read_bytes() == before
+    assert names(file) == ["mail.sqlite"]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_another_programs_database_is_left_alone(file: Path, version: int) -> None:
+    database = sqlite3.connect(file)
+    database.execute("CREATE TABLE message (text)")
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    with pytest.raises(StoreError, match=r"mail\.sqlite can't be used: it is another program's"):
+        Store(file)
+    database = sqlite3.connect(file)
+    assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("message",)]
+    database.close()
+
+
+def test_an_empty_file_becomes_a_store(file: Path) -> None:
+    file.write_bytes(b"")
+    store = Store(file)
+    assert store.notice == ""
+    store.deliver(delivery(ANA))
+    store.close()
+
+
+def test_a_file_from_before_parameters_were_kept_is_taken_up(file: Path) -> None:
+    store = Store(file)
+    before = store.deliver(Delivery(Envelope("a@x.example", ("ben@lab.example",)), HELLO, NOON))
+    store.close()
+    database = sqlite3.connect(file)
+    database.execute("ALTER TABLE content DROP COLUMN parameters")
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    envelope = Envelope("a@x.example", ("ben@lab.example",), ("RET=HDRS",), (("NOTIFY=NEVER",),))
+    store = Store(file)
+    after = store.deliver(Delivery(envelope, HELLO, NOON))
+    assert store.envelope(before) == Envelope("a@x.example", ("ben@lab.example",))
+    assert store.envelope(after) == envelope
+    store.close()
+    Store(file).close()
 
 
 def test_a_folder_that_is_missing_is_named_in_the_error(tmp_path: Path) -> None:
@@ -223,6 +260,160 @@ def test_a_closed_store_says_so_in_a_store_error(store: Store) -> None:
         store.messages(box)
     with pytest.raises(StoreError, match="closed"):
         store.append(box, HELLO, NOON, NONE)
+
+
+# -- damage
+
+
+def names(file: Path) -> list[str]:
+    return sorted(path.name for path in file.parent.iterdir())
+
+
+def filled(file: Path, *, killed: bool = False) -> None:
+    """A store with 200 messages; one that was killed has its last ones in SQLite's log only."""
+    store = Store(file)
+    for group in range(4):
+        rows = [b"Subject: %d.%d\r\n\r\n" % (group, n) + b"body\r\n" * 5000 for n in range(50)]
+        store.deliver_group([delivery(ANA, octets=octets) for octets in rows])
+    copies = [path.read_bytes() for path in (file, log_of(file))]
+    store.close()
+    assert names(file) == [file.name]
+    if killed:
+        for path, octets in zip((file, log_of(file)), copies, strict=True):
+            path.write_bytes(octets)
+
+
+def log_of(file: Path) -> Path:
+    return file.with_name(file.name + "-wal")
+
+
+def overwrite(file: Path, start: int, octets: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(start)
+        opened.write(octets)
+
+
+def truncate(file: Path, size: int) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(size)
+
+
+NOISE = random.Random(3).randbytes(200_000)
+
+DAMAGES = {
+    "no SQLite": lambda file: file.write_bytes(b"This is a letter to a friend." * 100),
+    "a short text": lambda file: file.write_bytes(b"Hi!"),
+    "its header gone": lambda file: overwrite(file, 0, NOISE[:100]),
+    "its first page gone": lambda file: overwrite(file, 100, NOISE[:3996]),
+    "only zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "cut within its header": lambda file: truncate(file, 60),
+    "cut after its first page": lambda file: truncate(file, 4096),
+    "cut in half": lambda file: truncate(file, file.stat().st_size // 2),
+    "its end cut off": lambda file: truncate(file, file.stat().st_size - 100),
+    "noise in the middle": lambda file: overwrite(file, file.stat().st_size // 2, NOISE),
+    "noise at the end": lambda file: overwrite(file, file.stat().st_size - 9999, NOISE[:9999]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_set_aside_as_it_is(file: Path, damage: Callable[[Path], object]) -> None:
+    filled(file)
+    damage(file)
+    before = file.read_bytes()
+    store = Store(file)
+    aside = file.with_name("mail.sqlite.damaged-1")
+    assert re.fullmatch(
+        r"The mail store .*mail\.sqlite was damaged \(.+\); it is kept as mail\.sqlite\.damaged-1, "
+        r"and a new, empty one takes its place\.",
+        store.notice,
+    )
+    assert aside.read_bytes() == before
+    assert store.messages(inbox(store)) == []
+    store.deliver(delivery(ANA))
+    store.close()
+    assert names(file) == ["mail.sqlite", "mail.sqlite.damaged-1"]
+    again = Store(file)
+    assert (again.notice, kept(again)) == ("", [HELLO])
+    again.close()
+
+
+def test_what_is_set_aside_never_replaces_what_was_set_aside_before(file: Path) -> None:
+    for number in range(3):
+        file.write_bytes(b"This is letter %d to a friend." % number)
+        Store(file).close()
+    assert [
+        file.with_name(f"mail.sqlite.damaged-{number + 1}").read_bytes() for number in range(3)
+    ] == [b"This is letter %d to a friend." % number for number in range(3)]
+
+
+def test_the_log_of_a_damaged_file_is_set_aside_with_it(file: Path) -> None:
+    filled(file, killed=True)
+    overwrite(file, 4096 * 20, NOISE)
+    before = file.read_bytes(), log_of(file).read_bytes()
+    store = Store(file)
+    aside = file.with_name("mail.sqlite.damaged-1")
+    assert (aside.read_bytes(), log_of(aside).read_bytes()) == before
+    assert "damaged-1" in store.notice
+    store.close()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_log_without_its_file_is_set_aside(file: Path, empty: bool) -> None:
+    filled(file, killed=True)
+    before = log_of(file).read_bytes()
+    if empty:
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+    store = Store(file)
+    assert log_of(file.with_name("mail.sqlite.damaged-1")).read_bytes() == before
+    assert "only its log is left" in store.notice
+    store.close()
+
+
+def test_a_killed_store_is_not_damaged(file: Path) -> None:
+    filled(file, killed=True)
+    store = Store(file)
+    assert store.notice == ""
+    assert len(store.messages(inbox(store))) == 200
+    store.close()
+    assert names(file) == ["mail.sqlite"]
+
+
+def test_damaged_content_of_a_large_store_is_told_when_it_is_asked_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labserver.store._CHECKED_OCTETS", 100_000)
+    filled(file)
+    overwrite(file, file.stat().st_size // 2, NOISE)
+    store = Store(file)
+    assert store.notice == ""
+    refused = []
+    for row in store.messages(inbox(store)):
+        try:
+            store.octets(row.content)
+        except StoreError as error:
+            refused.append(str(error))
+    assert 0 < len(refused) < 200
+    assert all("malformed" in text for text in refused)
+    store.deliver(delivery(ANA))
+    store.close()
+
+
+def test_a_file_that_can_not_be_set_aside_is_refused_with_a_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(b"This is a letter to a friend.")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(
+        StoreError, match=r"is damaged \(.*\) and can't be renamed \(Permission den"
+    ):
+        Store(file)
+    assert file.read_bytes() == b"This is a letter to a friend."
 
 
 # -- mailboxes
@@ -376,7 +567,7 @@ def test_removed_content_is_gone_when_the_last_message_is(store: Store) -> None:
     store.remove(inbox(store, ANA), [1, 77])
     assert store.octets(number) == HELLO
     store.remove(inbox(store, BEN), [1])
-    with pytest.raises(StoreError, match="That message has been removed"):
+    with pytest.raises(NoSuchMessage, match="That message has been removed"):
         store.octets(number)
     assert store.envelope(number) is None
     assert contents(store) == 0
@@ -451,6 +642,23 @@ def test_a_reader_of_changes_ends_up_with_what_is_there(store: Store) -> None:
                 assert known == {row.uid: row.flags for row in store.messages(box)}
 
 
+def test_recent_mail_can_be_looked_at_on_a_full_disk(file: Path) -> None:
+    store = Store(file)
+    box = inbox(store)
+    for _ in range(9):
+        store.append(box, HELLO, NOON, NONE)
+
+    store._db.execute(
+        "CREATE TEMP TRIGGER full BEFORE UPDATE OF recent ON main.message"
+        " BEGIN INSERT INTO room VALUES (randomblob(100000)); END"
+    )
+    store._db.execute("CREATE TEMP TABLE room (octets)")
+    store._db.execute("PRAGMA temp.max_page_count = 3")
+    assert store.claim_recent(box) == frozenset(range(1, 10))
+    assert store.claim_recent(box) == frozenset(range(1, 10))
+    store.close()
+
+
 # -- transactions and watchers
 
 
@@ -513,7 +721,7 @@ def test_a_failed_commit_leaves_the_store_usable(file: Path) -> None:
     store = Store(file)
     box = inbox(store)
     fill_disk(store)
-    with pytest.raises(StoreError, match=r"could not be written: .*full"):
+    with pytest.raises(NoRoom, match=r"could not be written: .*full"):
         store.append(box, b"x" * 100_000, NOON, NONE)
     store._db.execute("PRAGMA max_page_count = 1000000")
     assert store.append(box, HELLO, NOON, NONE) == 1
