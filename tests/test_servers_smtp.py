@@ -33,6 +33,8 @@ HELLO = """
     S: 250-STARTTLS
     S: 250-PIPELINING
     S: 250-ENHANCEDSTATUSCODES
+    S: 250-DSN
+    S: 250-CHUNKING
     S: 250 HELP
 """
 HELLO_AGAIN = HELLO.replace("STARTTLS", "AUTH LOGIN PLAIN")
@@ -489,8 +491,6 @@ RECIPIENTS = """
     S: 550 5.7.1 This lab never relays: ...
     C: RCPT TO:<zoe@lab.example>
     S: 550 5.1.1 No such mailbox here: zoe@lab.example
-    C: RCPT TO:<postmaster>
-    S: 550 5.1.1 No such mailbox here: postmaster
     C: RCPT TO:<ben@sub.lab.example>
     S: 550 5.7.1 This lab never relays: ...
     C: RCPT TO:<>
@@ -679,6 +679,55 @@ def test_a_hostile_client_name_stays_out_of_the_trace(lab: Lab) -> None:
     assert received(newest(lab)) == "from unknown ([127.0.0.1]) by lab.example with ESMTP"
 
 
+def test_guessing_a_password_takes_longer_each_time_and_ends(network: Network) -> None:
+    limits = Limits(login_delay=0.05)
+    wrong = f"C: AUTH PLAIN {b64(chr(0) + 'ana@lab.example' + chr(0) + 'wrong')}"
+    nobody = f"C: AUTH PLAIN {b64(chr(0) + 'nobody@lab.example' + chr(0) + 'wrong')}"
+    with Lab(network=network, limits=limits) as lab:
+        session = play(
+            lab,
+            "submission",
+            f"""
+            {SUBMISSION}
+            {wrong}
+            S: 535 5.7.8 Authentication credentials invalid
+            {nobody}
+            S: 535 5.7.8 Authentication credentials invalid
+            {wrong}
+            S: 421 4.7.0 Too many wrong passwords, goodbye
+            -- server closes
+            """,
+        )
+    tried = [line.at for line in session.lines if b"AUTH PLAIN" in line.data and line.who == "C"]
+    told = [line.at for line in session.lines if line.data[:3] in (b"535", b"421")]
+    waited = [after - before for before, after in zip(tried, told, strict=True)]
+    assert all(
+        round(seconds / 0.05) >= least for seconds, least in zip(waited, (1, 2, 4), strict=True)
+    )
+
+
+def test_an_abandoned_login_is_no_wrong_password(network: Network) -> None:
+    with Lab(network=network, limits=Limits(login_failures=1)) as lab:
+        play(
+            lab,
+            "submission",
+            f"""
+            {SUBMISSION}
+            C: auth plain
+            S: 334 ...
+            C: *
+            S: 501 5.7.0 Auth aborted
+            C: AUTH login
+            S: 334 VXNlcm5hbWU6
+            C: {"x" * 13_000}
+            S: 500 5.5.6 That answer is too long
+            C: aUtH pLaIn {ANA}
+            S: 235 2.7.0 ...
+            {QUIT}
+            """,
+        )
+
+
 # -- STARTTLS
 
 
@@ -758,7 +807,7 @@ def test_commands_that_make_no_sense(lab: Lab) -> None:
         S: 503 5.5.1 ...
         C: RCPT FROM:<ana@lab.example>
         S: 501 5.5.4 ...
-        C: RCPT TO:<ana@lab.example> NOTIFY=NEVER
+        C: RCPT TO:<ana@lab.example> COLOUR=red
         S: 555 5.5.4 ...
         C: RSET please
         S: 501 5.5.4 ...
@@ -889,7 +938,9 @@ def test_lines_too_long_are_500(lab: Lab) -> None:
         S: 500 5.5.2 Command line too long
         C: NOOP {endless}
         S: 500 5.5.2 Command line too long
-        C: MAIL FROM:<ana@lab.example> SIZE={"0" * 500}1
+        C: MAIL FROM:<ana@lab.example> ENVID={"e" * 500}
+        S: 501 5.5.4 That is not what ENVID may say
+        C: MAIL FROM:<ana@lab.example> SIZE={"0" * 19}1
         S: 250 2.1.0 OK
         C: RCPT TO:<ben@lab.example>
         S: 250 2.1.5 OK
@@ -917,8 +968,8 @@ def test_one_connections_command_limits_are_not_anothers(lab: Lab) -> None:
     first = Client(lab, "smtp")
     greet = GREETING + HELLO * 20
     play(lab, "smtp", greet + QUIT)
-    first.send(b"EHLO client.example\r\nMAIL FROM:<ana@lab.example> SIZE=" + b"0" * 600 + b"\r\n")
-    replies = [first.line() for _ in range(10)]
+    first.send(b"EHLO client.example\r\nMAIL FROM:<ana@lab.example> ENVID=" + b"0" * 2000 + b"\r\n")
+    replies = [first.line() for _ in range(12)]
     assert replies[0].startswith(b"220 ")
     assert replies[-1] == b"500 5.5.2 Command line too long\r\n"
     first.close()
@@ -967,7 +1018,7 @@ def test_help(lab: Lab) -> None:
         f"""
         {GREETING}
         C: HELP
-        S: 214 Commands: DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS VRFY
+        S: 214 Commands: BDAT DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS VRFY
         {HELLO}
         C: HELP
         S: 214 2.0.0 Commands: ...
@@ -1008,7 +1059,372 @@ def test_letter_case_of_commands_does_not_matter(lab: Lab) -> None:
     assert session.ending == ""
 
 
+# -- postmaster, paths and parameters
+
+
+@pytest.mark.parametrize("path", ["<postmaster>", "<Postmaster@Lab.Example>"])
+def test_postmaster_is_the_first_account(lab: Lab, path: str) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C: VRFY {path}
+        S: 250 2.1.5 <ana@lab.example>
+        C: MAIL FROM:<>
+        S: 250 2.1.0 OK
+        C: RCPT TO:<postmaster@else.example>
+        S: 550 5.7.1 ...
+        C: RCPT TO:{path}
+        S: 250 2.1.5 OK
+        C: DATA
+        S: 354 ...
+        C: .
+        S: 250 2.0.0 ...
+        {QUIT}
+        """,
+    )
+    envelope = newest(lab, "ana@lab.example").envelope
+    assert envelope is not None
+    assert envelope.recipients == (path.strip("<>"),)
+
+
+def test_a_postmaster_with_an_account_gets_the_mail(network: Network) -> None:
+    accounts = {"ana@lab.example": "secret", "postmaster@lab.example": "secret"}
+    with Lab(accounts, network=network) as lab:
+        with smtplib.SMTP(*lab.smtp) as client:
+            client.sendmail("", ["postmaster@lab.example"], b"Subject: x\r\n\r\n")
+        assert len(lab.inbox("postmaster@lab.example")) == 1
+        assert len(lab.inbox("ana@lab.example")) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        (f"{'l' * 65}@lab.example", "A local part may have 64 octets"),
+        (f"{'l' * 33}{'ä' * 16}@lab.example", "A local part may have 64 octets"),
+        (f"x@{'d' * 252}.com", "A domain may have 255 octets"),
+        (f"{'l' * 64}@{'d' * 190}", "A path may have 256 octets"),
+    ],
+)
+def test_addresses_that_are_too_long_are_501(network: Network, address: str, why: str) -> None:
+    with Lab(network=network, catch_all=True) as lab:
+        play(
+            lab,
+            "smtp",
+            f"""
+            {MX}
+            C: MAIL FROM:<{address}> SMTPUTF8
+            S: 501 5.1.7 {why}
+            C: MAIL FROM:<{"l" * 64}@{"d" * 189}>
+            S: 250 2.1.0 OK
+            C: RCPT TO:<{address}>
+            S: 501 5.1.3 {why}
+            C: RCPT TO:<{"l" * 64}@{"d" * 189}>
+            S: 250 2.1.5 OK
+            {QUIT}
+            """,
+        )
+
+
+def test_what_dsn_asks_for_is_kept_with_the_message(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C: MAIL FROM:<zoe@else.example> RET=HDRS envid=QQ314159+3D SIZE=10
+        S: 250 2.1.0 OK
+        C: RCPT TO:<ana@lab.example>
+        S: 250 2.1.5 OK
+        C: RCPT TO:<ben@lab.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Ben+2B1@else.example
+        S: 250 2.1.5 OK
+        C: DATA
+        S: 354 ...
+        C: .
+        S: 250 2.0.0 ...
+        {QUIT}
+        """,
+    )
+    envelope = newest(lab).envelope
+    assert envelope is not None
+    assert envelope.parameters == ("RET=HDRS", "ENVID=QQ314159+3D", "SIZE=10")
+    assert envelope.recipient_parameters == (
+        (),
+        ("NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;Ben+2B1@else.example"),
+    )
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "RET=ALL",
+        "RET",
+        "RET=FULL RET=FULL",
+        f"ENVID={'e' * 101}",
+        "ENVID=a+b",
+        "SIZE=",
+        "SIZE=-1",
+        f"SIZE={'1' * 21}",
+        "BODY=BINARYMIME",
+        "SMTPUTF8=yes",
+        "=",
+        "RET=FULL \\xff",
+    ],
+)
+def test_parameters_of_mail_that_make_no_sense_are_501(lab: Lab, parameters: str) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C! MAIL FROM:<ana@lab.example> {parameters}\\r\\n
+        S: 501 5.5.4 ...
+        C: RCPT TO:<ben@lab.example>
+        S: 503 5.5.1 ...
+        {QUIT}
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "NOTIFY=NEVER,SUCCESS",
+        "NOTIFY=SUCCESS,SUCCESS",
+        "NOTIFY=",
+        "NOTIFY=ALWAYS",
+        "ORCPT=ben@lab.example",
+        f"ORCPT=rfc822;{'o' * 500}",
+        "ORCPT=rfc822;a=b",
+    ],
+)
+def test_parameters_of_rcpt_that_make_no_sense_are_501(lab: Lab, parameters: str) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C: MAIL FROM:<ana@lab.example>
+        S: 250 2.1.0 OK
+        C: RCPT TO:<ben@lab.example> {parameters}
+        S: 501 5.5.4 ...
+        C: DATA
+        S: 503 5.5.1 ...
+        {QUIT}
+        """,
+    )
+
+
+def test_after_helo_there_are_no_parameters(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {GREETING}
+        C: HELO client.example
+        S: 250 lab.example
+        C: MAIL FROM:<ana@lab.example> SIZE=10
+        S: 501 Syntax: MAIL FROM: <address>
+        C: MAIL FROM:<ana@lab.example>
+        S: 250 2.1.0 OK
+        C: RCPT TO:<ben@lab.example> NOTIFY=NEVER
+        S: 501 Syntax: RCPT TO: <address>
+        C: QUIT
+        S: 221 Bye
+        """,
+    )
+
+
+def test_a_non_ascii_address_needs_smtputf8(network: Network) -> None:
+    with Lab({"josé@lab.example": "secret"}, network=network) as lab:
+        play(
+            lab,
+            "smtp",
+            f"""
+            {MX}
+            C: MAIL FROM:<josé@lab.example>
+            S: 553 5.6.7 That address needs the parameter SMTPUTF8
+            C: MAIL FROM:<ana@else.example>
+            S: 250 2.1.0 OK
+            C: RCPT TO:<josé@lab.example>
+            S: 553 5.6.7 That address needs SMTPUTF8, said with MAIL
+            C: RSET
+            S: 250 2.0.0 OK
+            C: MAIL FROM:<josé@else.example> smtputf8
+            S: 250 2.1.0 OK
+            C: RCPT TO:<josé@lab.example>
+            S: 250 2.1.5 OK
+            {QUIT}
+            """,
+        )
+
+
+def test_what_a_client_said_is_told_back_harmless_and_short(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C! A\\rB\\x00C x\\r\\n
+        S: 500 5.5.2 Error: command "A\\rB\\x00C" not recognized
+        C! VRFY \\xff\\xfe\\rx\\r\\n
+        S: 550 5.1.1 No such mailbox here: \\xff\\xfe\\rx
+        C: MAIL FROM:<> SMTPUTF8
+        S: 250 2.1.0 OK
+        C: VRFY {"x" * 500}
+        S: 550 5.1.1 No such mailbox here: {"x" * 300}...
+        {QUIT}
+        """,
+    )
+    longest = max(len(line.data) for line in lab.sessions[-1].lines if line.who == "S")
+    assert longest <= 512
+
+
+# -- BDAT
+
+
+def test_bdat_takes_a_message_in_counted_parts(lab: Lab) -> None:
+    session = play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        {TO_BEN.partition("C: DATA")[0]}
+        C! BDAT 14\\r\\nSubject: dots\\n
+        S: 250 2.0.0 14 octets received
+        C! bdat 10\\r\\n\\r\\n\\r\\n.\\r\\n..a
+        S: 250 2.0.0 10 octets received
+        C: RCPT TO:<ana@lab.example>
+        S: 503 5.5.1 ...
+        C: DATA
+        S: 503 5.5.1 ...
+        C: MAIL FROM:<ana@lab.example>
+        S: 503 5.5.1 ...
+        C! BDAT 2 LAST\\r\\n\\r\\n
+        S: 250 2.0.0 Stored as message 1
+        {QUIT}
+        """,
+    )
+    assert newest(lab).octets.endswith(b"Subject: dots\n\r\n\r\n.\r\n..a\r\n")
+    assert b"BDAT" not in newest(lab).octets
+    assert [line.kind for line in session.lines if line.who == "C"].count("content") == 3
+
+
+def test_an_empty_last_part_ends_the_message(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        {TO_BEN.partition("C: DATA")[0]}
+        C! BDAT 16\\r\\nSubject: x\\r\\n\\r\\ny\\n
+        S: 250 2.0.0 16 octets received
+        C: BDAT 0 LAST
+        S: 250 2.0.0 Stored as message 1
+        C: BDAT 0 LAST
+        S: 503 5.5.1 ...
+        {QUIT}
+        """,
+    )
+    assert newest(lab).octets.endswith(b"Subject: x\r\n\r\ny\n")
+
+
+def test_the_octets_of_a_refused_part_are_no_commands(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        C! BDAT 6 LAST\\r\\nRSET\\r\\n
+        S: 503 5.5.1 Error: need RCPT command
+        C: BDAT six
+        S: 501 5.5.4 Syntax: BDAT size [LAST]
+        C: BDAT
+        S: 501 5.5.4 Syntax: BDAT size [LAST]
+        C: NOOP
+        S: 250 2.0.0 OK
+        {QUIT}
+        """,
+    )
+
+
+def test_after_a_part_that_was_too_much_only_rset_helps(network: Network) -> None:
+    with Lab(network=network, limits=Limits(message=1000)) as lab:
+        play(
+            lab,
+            "smtp",
+            f"""
+            {MX.replace("33554432", "1000")}
+            {TO_BEN.partition("C: DATA")[0]}
+            C! BDAT 600\\r\\n{"x" * 600}
+            S: 250 2.0.0 ...
+            C! BDAT 600 LAST\\r\\n{"x" * 600}
+            S: 552 5.3.4 Error: Too much mail data
+            C! BDAT 2 LAST\\r\\n\\r\\n
+            S: 503 5.5.1 A part was refused; say RSET to begin anew
+            C: DATA
+            S: 503 5.5.1 ...
+            C: RSET
+            S: 250 2.0.0 OK
+            {TO_BEN.partition("C: DATA")[0]}
+            C! BDAT 2 LAST\\r\\n\\r\\n
+            S: 250 2.0.0 Stored as message 1
+            {QUIT}
+            """,
+        )
+
+
+def test_lines_of_a_part_have_the_same_limit(lab: Lab) -> None:
+    play(
+        lab,
+        "smtp",
+        f"""
+        {MX}
+        {TO_BEN.partition("C: DATA")[0]}
+        C! BDAT 1100 LAST\\r\\n{"x" * 1100}
+        S: 500 5.5.2 Line too long ...
+        {QUIT}
+        """,
+    )
+    assert len(lab.inbox("ben@lab.example")) == 0
+
+
 # -- content
+
+
+def test_dots_for_transparency_do_not_count(network: Network) -> None:
+    line = "." + "x" * 7
+    with Lab(network=network, limits=Limits(message=1000)) as lab:
+        play(
+            lab,
+            "smtp",
+            f"""
+            {MX.replace("33554432", "1000")}
+            {TO_BEN}
+            {(f"C: .{line}" + chr(10)) * 100}
+            C: .
+            S: 250 2.0.0 Stored as message 1
+            {QUIT}
+            """,
+        )
+        assert newest(lab).octets.endswith(f"{line}\r\n".encode() * 100)
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_content_is_whole_however_it_is_cut(network: Network, cut: int) -> None:
+    lines = [b".", b"..", b"ends in a dot.", b".", b"", b".\n.", b"\r.", b"x.", b"."]
+    stuffed = [b"." + line if line.startswith(b".") else line for line in lines]
+    sent = b"DATA\r\n" + b"\r\n".join([*stuffed, b".", b"QUIT", b""])
+    with Lab(network=network) as lab:
+        client = Client(lab, "smtp")
+        client.send(b"HELO client.example\r\nMAIL FROM:<>\r\nRCPT TO:<ben@lab.example>\r\n")
+        for start in range(0, len(sent), cut):
+            client.send(sent[start : start + cut])
+        replies = [client.line()[:3] for _ in range(7)]
+        assert replies == [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
+        client.close()
+        assert newest(lab).octets.endswith(b"+0000\r\n" + b"\r\n".join([*lines, b""]))
 
 
 def test_too_large_a_message_is_552_at_once_by_size(network: Network) -> None:
@@ -1099,7 +1515,7 @@ def test_eight_bit_content_is_kept_octet_for_octet(lab: Lab) -> None:
         b"EHLO client.example\r\nMAIL FROM:<ana@lab.example> BODY=8BITMIME\r\n"
         b"RCPT TO:<ben@lab.example>\r\nDATA\r\n\r\n" + octets + b"\r\n.\r\n"
     )
-    replies = [client.line()[:3] for _ in range(13)]
+    replies = [client.line()[:3] for _ in range(15)]
     assert replies[-4:] == [b"250", b"250", b"354", b"250"]
     client.close()
     assert newest(lab).octets.endswith(b"\r\n\r\n" + octets + b"\r\n")
@@ -1261,6 +1677,65 @@ def test_one_connection_too_many_is_told_421(network: Network) -> None:
         first.close()
         assert lab.sessions[0].closed
         play(lab, "smtp", GREETING + "-- client closes")
+
+
+def test_too_many_commands_end_the_session(network: Network) -> None:
+    with Lab(network=network, limits=Limits(session_commands=3)) as lab:
+        session = play(
+            lab,
+            "smtp",
+            f"""
+            {MX}
+            C: NOOP
+            S: 250 2.0.0 OK
+            C: NONSENSE
+            S: 500 5.5.2 ...
+            C: NOOP
+            S: 421 4.7.0 Too many commands in one session, goodbye
+            -- server closes
+            """,
+        )
+        assert session.ending == "the server closed the connection"
+
+
+@pytest.mark.parametrize(
+    ("listener", "farewell"),
+    [
+        ("smtp", "421 4.3.2 lab.example has heard too much in one session, come back later"),
+        ("submissions", "421 4.3.2 lab.example has heard too much in one session, ..."),
+        ("pop3", "-ERR [SYS/TEMP] lab.example has heard too much in one session, ..."),
+        ("pop3s", "-ERR [SYS/TEMP] lab.example has heard too much in one session, ..."),
+        ("imap", "* BYE lab.example has heard too much in one session, come back later"),
+        ("imaps", "* BYE lab.example has heard too much in one session, come back later"),
+    ],
+)
+def test_too_many_octets_end_the_session(network: Network, listener: str, farewell: str) -> None:
+    with Lab(network=network, limits=Limits(session_octets=1000)) as lab:
+        script = f"""
+            S: ... ready
+            C: {"x" * 1500}
+            S: {farewell}
+            -- server closes
+        """
+        session = play(lab, listener, script)
+        assert session.ending == "the server closed the connection"
+        play(lab, listener, "S: ... ready")
+
+
+def test_a_message_beyond_the_sessions_octets_is_not_stored(network: Network) -> None:
+    with Lab(network=network, limits=Limits(session_octets=1000)) as lab:
+        play(
+            lab,
+            "smtp",
+            f"""
+            {MX}
+            {TO_BEN}
+            C! {"x" * 1100}
+            S: 421 4.3.2 ...
+            -- server closes
+            """,
+        )
+        assert len(lab.inbox("ben@lab.example")) == 0
 
 
 # -- when the store fails

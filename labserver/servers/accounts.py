@@ -36,7 +36,21 @@ class Accounts:
 
     def has(self, address: str) -> bool:
         """Whether mail for that address is kept here. Case doesn't matter."""
-        return self.catch_all or address.casefold() in self.passwords
+        return self.of(address) is not None
+
+    def of(self, address: str) -> str | None:
+        """The account that gets the mail for that address, or `None`.
+
+        `postmaster`, alone or at a domain of the lab's, is the first account where it isn't one
+        itself (RFC 5321 section 4.5.1).
+        """
+        address = address.casefold()
+        if address in self.passwords:
+            return address
+        local, _, domain = address.partition("@")
+        if local == "postmaster" and (not domain or self.is_local(domain)):
+            return next(iter(self.passwords))
+        return address if self.catch_all else None
 
     def is_local(self, domain: str) -> bool:
         """Whether the lab answers for that domain."""

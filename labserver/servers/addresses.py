@@ -16,6 +16,9 @@ _LOCAL = rf"(?P<local>{_DOT_STRING}|{_QUOTED_STRING})"
 _MAILBOX = rf"{_LOCAL}(?P<domain>@{_DOMAIN})?"
 _PARAMETERS = r"(?:\s+(?P<parameters>.*))?"
 
+# Octets (RFC 5321 section 4.5.3.1).
+_LONGEST_LOCAL, _LONGEST_DOMAIN, _LONGEST_PATH = 64, 255, 256
+
 _ADDRESS = re.compile(rf"{_LOCAL}@{_DOMAIN}")
 _PATH = re.compile(rf"\s*<(?:(?:@[^:<>\s]+:)?{_MAILBOX})?>{_PARAMETERS}")
 _BARE_PATH = re.compile(rf"\s*{_MAILBOX}{_PARAMETERS}")
@@ -49,3 +52,19 @@ def read_path(text: str) -> Path | None:
     if local.startswith('"') and re.fullmatch(_DOT_STRING, plain):
         local = plain
     return Path(local + domain, match["parameters"] or "")
+
+
+def too_long(address: str) -> str:
+    """What of an address is longer than RFC 5321 section 4.5.3.1 lets it be; empty if nothing."""
+    if len(address) <= _LONGEST_LOCAL and address.isascii():
+        return ""
+    local, _, domain = address.rpartition("@") if "@" in address else (address, "", "")
+    octets = [len(part.encode("utf-8", "surrogateescape")) for part in (local, domain, address)]
+    if octets[0] > _LONGEST_LOCAL:
+        return f"A local part may have {_LONGEST_LOCAL} octets"
+    if octets[1] > _LONGEST_DOMAIN:
+        return f"A domain may have {_LONGEST_DOMAIN} octets"
+    # The angle brackets count.
+    if octets[2] + 2 > _LONGEST_PATH:
+        return f"A path may have {_LONGEST_PATH} octets"
+    return ""

@@ -6,12 +6,15 @@ import asyncio
 
 from labserver.store import Delivery, Store, StoreError
 
+_TURNS = 4
+"""Turns of the loop that a delivery waits for others: microseconds when nothing else happens."""
+
 
 class DeliveryQueue:
     """What all SMTP listeners of a lab hand their messages to.
 
     A commit waits for the disk, whatever is in it; so all deliveries that are ready in the same
-    turn of the loop share one.
+    few turns of the loop share one.
     """
 
     def __init__(self, store: Store) -> None:
@@ -23,12 +26,18 @@ class DeliveryQueue:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int | StoreError] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._commit)
+            loop.call_soon(self._commit_in, _TURNS)
         self._waiting.append((delivery, future))
         result = await future
         if isinstance(result, StoreError):
             raise result
         return result
+
+    def _commit_in(self, turns: int) -> None:
+        if turns > 1:
+            asyncio.get_running_loop().call_soon(self._commit_in, turns - 1)
+        else:
+            self._commit()
 
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, []

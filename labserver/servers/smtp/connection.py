@@ -1,0 +1,745 @@
+"""The dialogue with one SMTP client: reading commands and content within limits, replying.
+
+What is decided about a sender, a recipient or a message is not known here (`SmtpServer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, syntax
+from aiosmtpd.smtp import Envelope as AiosmtpdEnvelope
+from aiosmtpd.smtp import Session as SmtpSession
+
+from labserver.message import Envelope
+from labserver.rules import Action, Occasion
+from labserver.servers.addresses import Path, read_path, too_long
+from labserver.servers.smtp.parameters import RefusedError, mail_parameters, rcpt_parameters
+from labserver.transcript import readable
+
+if TYPE_CHECKING:
+    from labserver.servers.smtp import SmtpServer
+
+log = logging.getLogger("labserver")
+# aiosmtpd tells of each odd client; in a notebook that would be printed under the reader's cell.
+logging.getLogger("mail.log").addHandler(logging.NullHandler())
+
+# Octets with CRLF (RFC 5321 section 4.5.3.1.4), and what extensions add to it: SIZE (RFC 1870
+# section 5), SMTPUTF8 (RFC 6531 section 3.4), AUTH (RFC 4954 sections 3 and 4), DSN (RFC 3461).
+_COMMAND_OCTETS = 512
+_LONGER_COMMANDS = {"MAIL": 512 + 26 + 10 + 500 + 128, "RCPT": 512 + 10 + 640, "AUTH": 12_288}
+_CREDENTIAL_OCTETS = 12_288
+_REPLY_OCTETS = 510
+"""A reply line without its CRLF (RFC 5321 section 4.5.3.1.5)."""
+_TEXT_LINE_OCTETS = 998
+"""Of a line of content without its CRLF (RFC 5321 section 4.5.3.1.6)."""
+_READ_OCTETS = 64 * 1024
+"""How much is read ahead, and how much of a message is taken at a time."""
+_EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING")
+"""Those that aiosmtpd doesn't offer."""
+_UNKNOWN_COMMANDS = 5
+"""Words that aren't commands, in one session."""
+_BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+"""A name that may stand in a header field."""
+_BDAT = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+
+# RFC 2034: what a reply without an enhanced status code of its own gets (codes: RFC 3463).
+_ENHANCED = {
+    "211": "2.0.0",
+    "214": "2.0.0",
+    "221": "2.0.0",
+    "250": "2.0.0",
+    "252": "2.5.0",
+    "421": "4.3.0",
+    "450": "4.2.0",
+    "451": "4.3.0",
+    "452": "4.3.1",
+    "454": "4.7.0",
+    "500": "5.5.2",
+    "501": "5.5.4",
+    "502": "5.5.1",
+    "503": "5.5.1",
+    "504": "5.5.4",
+    "530": "5.7.0",
+    "550": "5.1.1",
+    "552": "5.3.4",
+    "553": "5.1.3",
+    "554": "5.0.0",
+    "555": "5.5.4",
+}
+_OWN_CODE = re.compile(r"\d{3}[ -]\d\.\d{1,3}\.\d{1,3} ")
+
+
+class Transaction(AiosmtpdEnvelope):
+    """One mail under way, from MAIL to the end of its content (RFC 5321 section 3.3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = False
+        self.reverse_path = ""
+        self.parameters: tuple[str, ...] = ()
+        self.recipients: list[str] = []
+        self.recipient_parameters: list[tuple[str, ...]] = []
+        self.accounts: list[str] = []
+        """Whose mail it is, for each recipient."""
+        self.protocol = "SMTP"
+        self.content: _Content | None = None  # type: ignore[assignment]
+        """What BDAT has brought so far."""
+        self.failed = False
+        """A BDAT was refused: only RSET helps (RFC 3030 section 2)."""
+
+    def envelope(self) -> Envelope:
+        """The envelope as it is kept with the message."""
+        of_each = tuple(self.recipient_parameters) if any(self.recipient_parameters) else ()
+        return Envelope(self.reverse_path, tuple(self.recipients), self.parameters, of_each)
+
+
+class _Content:
+    """A message's octets while they come in: kept as long as there are not too many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pieces: list[bytes] = []
+        self.octets = 0
+
+    @property
+    def too_much(self) -> bool:
+        return self.octets > self._most
+
+    def add(self, piece: bytes) -> None:
+        self.octets += len(piece)
+        if self.too_much:
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    def joined(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+class _GoodbyeError(Exception):
+    """The server ends the session; `args` is its last reply."""
+
+
+class _AnsweredError(Exception):
+    """An exchange came to nothing, and the client has been told."""
+
+
+class SmtpConnection(SMTP):
+    """One connection: aiosmtpd's, corrected where it differs from the RFCs."""
+
+    envelope: Transaction
+
+    # aiosmtpd's reader lets a line of content have no more than this. Here content isn't read
+    # line by line, and commands have a limit of their own.
+    line_length_limit = _READ_OCTETS
+
+    # What AUTH LOGIN asks is in no RFC; these are the words that clients know.
+    AuthLoginUsernameChallenge = "Username:"
+    AuthLoginPasswordChallenge = "Password:"
+
+    def __init__(self, server: SmtpServer) -> None:
+        self._server = server
+        self._list: list[str] | None = None
+        """The lines of the reply to EHLO so far; they leave together."""
+        self._heard = 0.0
+        self._commands = 0
+        self._unknown_commands = 0
+        self._failures = 0
+        """Wrong passwords."""
+        self._was_wrong = False
+        """The password just given."""
+        self._action: Action | None = None
+        """What the lab's rules want at the command being obeyed."""
+        self._nameless = ""
+        """The mechanism of a login that hasn't said yet whose it is."""
+        super().__init__(
+            None,
+            hostname=server.hostname,
+            data_size_limit=server.limits.message,
+            enable_SMTPUTF8=True,
+            tls_context=server.tls,
+            require_starttls=server.submission,
+            auth_required=server.submission,
+            authenticator=self._check_password,
+            timeout=server.limits.smtp_idle,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def __dir__(self) -> list[str]:
+        # aiosmtpd looks for its methods among all names, for each connection anew.
+        return _METHODS
+
+    # -- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._server.implicit_tls:
+            self._under_tls()
+
+    def _under_tls(self) -> None:
+        """Tell aiosmtpd that TLS is on: it then offers AUTH, and STARTTLS no more."""
+        assert self.transport is not None
+        tls: Any = self.transport.get_extra_info("ssl_object")
+        self._tls_protocol = tls
+        self._now.ssl = {"ssl_object": tls}
+
+    @property
+    def _now(self) -> SmtpSession:
+        assert self.session is not None, "aiosmtpd makes it with the connection"
+        return self.session
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self.loop.time()
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        # aiosmtpd would forget the commands before the end that it hasn't obeyed yet.
+        return bool(asyncio.StreamReaderProtocol.eof_received(self))
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Start to wait for the client. One timer does: when it is due it looks again."""
+        self._heard = self.loop.time()
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        left = self._heard + self._timeout_duration - self.loop.time()
+        if left > 0:
+            self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
+            return
+        self._writer.write(b"421 4.4.2 You have been silent for too long, goodbye\r\n")
+        self._writer.close()
+        if self._writer.transport.get_write_buffer_size():
+            # Nor does the client listen, so it would never be rid of.
+            self._writer.transport.abort()
+
+    # -- speaking and listening
+
+    async def push(self, status: Any) -> None:
+        """Send a reply line, with an enhanced status code where RFC 2034 wants one."""
+        if self._list is not None:
+            self._list.append(status)
+            return
+        enhanced = _ENHANCED.get(status[:3]) if isinstance(status, str) else None
+        if enhanced and self._now.extended_smtp and not _OWN_CODE.match(status):
+            status = f"{status[:4]}{enhanced} {status[4:]}"
+        if isinstance(status, str) and not (status.isascii() and status.isprintable()):
+            # What a client said is told back as something that can't disturb another.
+            status = readable(status.encode("utf-8", "surrogateescape"))
+        await self._send(status if len(status) <= _REPLY_OCTETS else status[:_REPLY_OCTETS])
+
+    async def _send(self, reply: str | bytes) -> None:
+        """Send a reply as it is (those to HELO and EHLO have no code: RFC 2034 section 4)."""
+        if isinstance(reply, str):
+            reply = reply.encode("ascii", "backslashreplace")
+        if self._action is not None:
+            if self._action.disconnect == "after":
+                self._hang_up()
+            reply = self._action.instead_of(reply.decode()).encode()
+        self._writer.write(reply + b"\r\n")
+        await self._writer.drain()
+
+    async def _line(self, most: int) -> bytes | None:
+        """The next line without its end; `None` where it has more octets than `most`."""
+        try:
+            line = await self._reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            consumed = error.consumed
+            while True:
+                await self._reader.readexactly(consumed)
+                try:
+                    await self._reader.readuntil(b"\n")
+                    return None
+                except asyncio.LimitOverrunError as more:
+                    consumed = more.consumed
+        return line.rstrip(b"\r\n") if len(line) <= most else None
+
+    async def _handle_client(self) -> None:
+        """Greet, then obey one command after the other until one side ends the session."""
+        try:
+            if self._server.rulebook.written:
+                await self._greet_by_rules()
+            await self.push(f"220 {self.hostname} ESMTP ready")
+            while True:
+                try:
+                    await self._obey_one()
+                except RefusedError as refused:
+                    await self.push(refused.reply)
+                except _AnsweredError:
+                    pass
+                except (_GoodbyeError, OSError, asyncio.IncompleteReadError):
+                    raise
+                except Exception as error:
+                    log.error("SMTP server", exc_info=error)
+                    await self.push("451 4.3.0 The server failed at this command; try again later")
+        except _GoodbyeError as goodbye:
+            await self.push(*goodbye.args)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has said its last word and has had its answer
+        finally:
+            self._writer.close()
+
+    async def _obey_one(self) -> None:
+        line = await self._line(_CREDENTIAL_OCTETS)
+        self._commands += 1
+        if self._commands > self._server.limits.session_commands:
+            raise _GoodbyeError("421 4.7.0 Too many commands in one session, goodbye")
+        if line is None:
+            raise RefusedError("500 5.5.2 Command line too long")
+        verb_octets, _, argument = line.partition(b" ")
+        verb = verb_octets.upper().decode("ascii", "replace")
+        if not verb or "\ufffd" in verb:
+            raise RefusedError("500 5.5.2 Error: bad syntax")
+        if self._server.rulebook.written or self._action is not None:
+            await self._meet_rules(verb, argument.decode("utf-8", "surrogateescape"))
+        longest = _LONGER_COMMANDS.get(verb) if self._now.extended_smtp else None
+        if len(line) + 2 > (longest or _COMMAND_OCTETS):
+            raise RefusedError("500 5.5.2 Command line too long")
+        if self.require_starttls and not self._tls_protocol and verb not in _BEFORE_TLS:
+            raise RefusedError("530 5.7.0 Must issue a STARTTLS command first")
+        method = self._smtp_methods.get(verb)
+        if method is None:
+            self._unknown_commands += 1
+            if self._unknown_commands == _UNKNOWN_COMMANDS:
+                raise _GoodbyeError("502 5.5.1 Too many unrecognized commands, goodbye.")
+            raise RefusedError(f'500 5.5.2 Error: command "{verb}" not recognized')
+        self._reset_timeout()
+        await method(argument.strip().decode("utf-8", "surrogateescape") or None)
+
+    # -- what goes wrong on purpose
+
+    async def _greet_by_rules(self) -> None:
+        self._ask("greeting")
+        try:
+            await self._carry_out()
+        except _AnsweredError:
+            self._action = None
+            await self._turned_away()
+
+    async def _turned_away(self) -> NoReturn:
+        """All that is left to say is QUIT (RFC 5321 section 3.1)."""
+        for _ in range(self._server.limits.session_commands):
+            line = await self._line(_CREDENTIAL_OCTETS)
+            if line is not None and line.strip().upper() == b"QUIT":
+                raise _GoodbyeError("221 Bye")
+            await self.push("503 You were turned away; say QUIT")
+        raise _GoodbyeError("421 4.7.0 Too many commands in one session, goodbye")
+
+    async def _meet_rules(self, verb: str, argument: str) -> None:
+        """Let the rules have their way before a command is looked at."""
+        self._action, self._nameless = None, ""
+        address = None
+        if verb == "BDAT":
+            return  # its octets come whatever is said
+        if verb in ("MAIL", "RCPT"):
+            path = read_path(argument.partition(":")[2])
+            address = path.address if path is not None else ""
+        elif verb == "AUTH":
+            mechanism, _, initial = argument.strip().partition(" ")
+            if self._server.submission and mechanism.upper() in ("PLAIN", "LOGIN") and not initial:
+                self._nameless = mechanism.upper()
+                return  # whose login it is will be told
+            address = _who(mechanism.upper(), initial.encode("utf-8", "surrogateescape"))
+        self._ask(verb, address)
+        await self._carry_out()
+
+    def _ask(
+        self, command: str, address: str | None = None, mail: Transaction | None = None
+    ) -> None:
+        """Ask what the rules want at this command, about that address or whoever sends."""
+        mail = mail or self.envelope
+        account = self._now.auth_data or ""
+        peer: Any = self._now.peer
+        occasion = Occasion(
+            "SMTP",
+            command,
+            account or mail.reverse_path if address is None else address,
+            client=peer[0],
+            logged_in=bool(account),
+            reverse_path=mail.reverse_path if mail.begun else None,
+            recipients=len(mail.recipients),
+        )
+        self._action = self._server.rulebook.ask(occasion)
+
+    async def _carry_out(self) -> None:
+        """Wait, hang up or refuse, if that is what the rules want."""
+        action = self._action
+        if action is None:
+            return
+        if action.delay:
+            try:
+                await self._pause(action.delay)
+            except asyncio.CancelledError:
+                action.not_taken()
+                raise
+        if action.disconnect == "before":
+            self._hang_up()
+        if action.refuses:
+            self._writer.write(action.reply.encode() + b"\r\n")
+            if action.ends:
+                raise ConnectionAbortedError("A rule ended the session.")
+            await self._writer.drain()
+            raise _AnsweredError
+
+    def _hang_up(self) -> NoReturn:
+        if self._action is not None and self._action.reply:
+            self._writer.write(self._action.reply.encode() + b"\r\n")
+        raise ConnectionAbortedError("A rule ended the connection.")
+
+    async def _passed(self, octets: int, piece: int = 0) -> None:
+        """So much of the content has passed, the last piece of it just now."""
+        action = self._action
+        if action is None:
+            return
+        if piece and action.pace:
+            await self._pause(piece / action.pace)
+        if action.disconnect == "inside" and octets >= action.octets:
+            self._hang_up()
+
+    async def _pause(self, seconds: float) -> None:
+        """Let time pass; not the client is silent meanwhile."""
+        assert self._timeout_handle is not None
+        self._timeout_handle.cancel()
+        await asyncio.sleep(seconds)
+        self._timeout_handle = None
+        self._reset_timeout()
+
+    # -- who is there
+
+    @syntax("HELO hostname")
+    async def smtp_HELO(self, hostname: str) -> None:
+        await self._send("\r\n".join(await self._introduction(super().smtp_HELO(hostname))))
+
+    @syntax("EHLO hostname")
+    async def smtp_EHLO(self, hostname: str) -> None:
+        """What aiosmtpd has to say, and the extensions it doesn't know."""
+        lines = await self._introduction(super().smtp_EHLO(hostname))
+        if lines[-1].startswith("250"):
+            if not self._server.submission:
+                lines = [line for line in lines if not line.startswith("250-AUTH")]
+            lines[-1:-1] = [f"250-{name}" for name in _EXTENSIONS]
+        await self._send("\r\n".join(lines))
+
+    async def _introduction(self, answering: Awaitable[None]) -> list[str]:
+        """The lines of the reply to HELO or EHLO."""
+        self._list = []
+        try:
+            await answering
+        finally:
+            lines, self._list = self._list, None
+        return lines
+
+    @syntax("QUIT")
+    async def smtp_QUIT(self, arg: str | None) -> None:
+        if arg:
+            raise RefusedError("501 5.5.4 Syntax: QUIT")
+        raise _GoodbyeError("221 Bye")
+
+    @syntax("STARTTLS", when="tls_context")
+    async def smtp_STARTTLS(self, arg: str) -> None:
+        """RFC 3207. The transport does the handshake; all said before it is forgotten."""
+        if arg:
+            raise RefusedError("501 5.5.4 STARTTLS takes no argument")
+        if self.tls_context is None:
+            raise RefusedError("502 5.5.1 There is no TLS here")
+        if self._tls_protocol is not None:
+            raise RefusedError("503 5.5.1 TLS is already on")
+        await self.push("220 2.0.0 Ready to start TLS")
+        # Commands sent along with STARTTLS came in plaintext and must not be obeyed later.
+        self._reader._buffer.clear()  # type: ignore[attr-defined]
+        self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
+        transport: Any = self.transport
+        # The handshake has a time limit of its own; 421 must not get into it.
+        assert self._timeout_handle is not None
+        self._timeout_handle.cancel()
+        # Where the handshake fails, the transport is closed and has noted why.
+        await transport.start_tls(self.tls_context)
+        self._timeout_handle = None
+        self._reset_timeout()
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        peer = self._now.peer
+        self.session = self._create_session()
+        self.session.peer = peer
+        self._under_tls()
+
+    # -- AUTH (RFC 4954)
+
+    @syntax("AUTH <mechanism>")
+    async def smtp_AUTH(self, arg: str | None) -> None:
+        if not self._server.submission:
+            raise RefusedError("502 5.5.1 There is no login here; that is for submission")
+        # RFC 4422 section 3.1: mechanism names in any letter case.
+        mechanism, gap, rest = (arg or "").partition(" ")
+        self._was_wrong = False
+        await super().smtp_AUTH(mechanism.upper() + gap + rest)
+        if self._was_wrong:
+            limits = self._server.limits
+            await asyncio.sleep(limits.login_delay * 2**self._failures)
+            self._failures += 1
+            if self._failures >= limits.login_failures:
+                raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
+            raise RefusedError("535 5.7.8 Authentication credentials invalid")
+
+    async def challenge_auth(self, challenge: str | bytes, *_: Any, **__: Any) -> Any:
+        """Ask the client for its answer, and decode it."""
+        octets = challenge.encode() if isinstance(challenge, str) else challenge
+        await self.push(b"334 " + base64.b64encode(octets))
+        answer = await self._line(_CREDENTIAL_OCTETS)
+        if answer is None:
+            raise RefusedError("500 5.5.6 That answer is too long")
+        if answer.strip() == b"*":
+            raise RefusedError("501 5.7.0 Auth aborted")
+        try:
+            octets = base64.b64decode(answer.strip(), validate=True)
+        except binascii.Error:
+            raise RefusedError("501 5.5.2 Can't decode base64") from None
+        if self._nameless:
+            self._ask("AUTH", _who(self._nameless, answer))
+            self._nameless = ""
+            await self._carry_out()
+        return octets
+
+    def _check_password(
+        self, _: SMTP, __: SmtpSession, ___: Any, mechanism: str, data: LoginPassword
+    ) -> AuthResult:
+        name, password = (part.decode("utf-8", "surrogateescape") for part in data)
+        account = self._server.accounts.log_in(name, password)
+        self._was_wrong = account is None
+        # Where it is wrong, `smtp_AUTH` answers.
+        return AuthResult(success=account is not None, handled=True, auth_data=account)
+
+    # -- the envelope
+
+    def _create_envelope(self) -> Transaction:
+        return Transaction()
+
+    async def _may_send(self, verb: str) -> None:
+        if await self.check_helo_needed() or await self.check_auth_needed(verb):
+            raise _AnsweredError
+
+    def _path(self, arg: str | None, keyword: str, verb: str) -> Path:
+        """The path in MAIL or RCPT. Raises `RefusedError`."""
+        given = arg or ""
+        rest = given[len(keyword) :].strip()
+        extended = self._now.extended_smtp
+        more = " [SP <mail-parameters>]" if extended else ""
+        if given[: len(keyword)].upper() != keyword or not rest:
+            raise RefusedError(f"501 Syntax: {verb} {keyword} <address>{more}")
+        path = read_path(rest)
+        if path is None:
+            raise RefusedError("553 5.1.3 Error: malformed address")
+        if path.parameters and not extended:
+            raise RefusedError(f"501 Syntax: {verb} {keyword} <address>")
+        why = too_long(path.address)
+        if why:
+            raise RefusedError(f"501 {'5.1.7' if verb == 'MAIL' else '5.1.3'} {why}")
+        return path
+
+    @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        await self._may_send("MAIL")
+        path = self._path(arg, "FROM:", "MAIL")
+        if self.envelope.begun:
+            raise RefusedError("503 Error: nested MAIL command")
+        server, session = self._server, self._now
+        begun = Transaction()
+        begun.parameters = mail_parameters(
+            path.parameters, most=server.limits.message, submission=server.submission
+        )
+        reply = server.sender(path.address, begun, session.auth_data or "")
+        begun.begun, begun.reverse_path = True, path.address
+        if session.extended_smtp:
+            # RFC 3848.
+            begun.protocol = (
+                f"ESMTP{'S' if session.ssl else ''}{'A' if session.authenticated else ''}"
+            )
+        self.envelope = begun
+        await self.push(reply)
+
+    @syntax("RCPT TO: <address>", extended=" [SP <mail-parameters>]")
+    async def smtp_RCPT(self, arg: str | None) -> None:
+        await self._may_send("RCPT")
+        transaction = self.envelope
+        if not transaction.begun:
+            raise RefusedError("503 Error: need MAIL command")
+        if transaction.content is not None or transaction.failed:
+            raise RefusedError("503 The message is already under way; say RSET to begin anew")
+        path = self._path(arg, "TO:", "RCPT")
+        parameters = rcpt_parameters(path.parameters)
+        account, reply = self._server.recipient(path.address, transaction)
+        transaction.recipients.append(path.address)
+        transaction.recipient_parameters.append(parameters)
+        transaction.accounts.append(account)
+        await self.push(reply)
+
+    # -- the content
+
+    @syntax("DATA")
+    async def smtp_DATA(self, arg: str | None) -> None:
+        await self._may_send("DATA")
+        if self.envelope.content is not None or self.envelope.failed:
+            raise RefusedError("503 DATA can't follow BDAT; say RSET to begin anew")
+        if not self.envelope.recipients:
+            raise RefusedError("503 Error: need RCPT command")
+        if arg:
+            raise RefusedError("501 Syntax: DATA")
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        content = await self._dotted_content()
+        transaction, self.envelope = self.envelope, Transaction()
+        if self._server.rulebook.written or self._action is not None:
+            self._ask("end of data", mail=transaction)
+            await self._carry_out()
+        await self.push(await self._taken(transaction, content))
+
+    async def _dotted_content(self) -> bytes | None:
+        """What comes until a line with nothing but a dot; `None` where it was too much.
+
+        Only CRLF ends a line (RFC 5321 section 4.1.1.4). Each piece that is read ends in a dot
+        and CRLF, which is the end if a line began with that dot. Rules want it line by line.
+        """
+        most = self._server.limits.message
+        # Dots added for transparency don't count; no message gets longer by them than by a third.
+        content = _Content(most + most // 3 + 3)
+        tail = b"\r\n"
+        until = b".\r\n" if self._action is None else b"\n"
+        await self._passed(0)
+        while True:
+            try:
+                piece = await self._reader.readuntil(until)
+            except asyncio.LimitOverrunError as error:
+                piece = await self._reader.readexactly(error.consumed)
+            content.add(piece)
+            tail = (tail + piece[-5:])[-5:]
+            if tail == b"\r\n.\r\n":
+                break
+            if self._action is not None:
+                await self._passed(content.octets, len(piece))
+        octets = content.joined()[:-3]
+        if octets.startswith(b"."):
+            octets = octets[1:]
+        octets = octets.replace(b"\r\n.", b"\r\n")
+        return None if content.too_much or len(octets) > most else octets
+
+    @syntax("BDAT size [LAST]")
+    async def smtp_BDAT(self, arg: str | None) -> None:
+        """RFC 3030 section 2: the octets come whatever the reply is going to be."""
+        given = _BDAT.fullmatch(arg or "")
+        if given is None:
+            raise RefusedError("501 Syntax: BDAT size [LAST]")
+        transaction, octets, last = self.envelope, int(given[1]), bool(given[2])
+        if self._server.rulebook.written:
+            self._ask("BDAT LAST" if last else "BDAT")
+        refusal = self._refusal_of_chunk()
+        content = transaction.content
+        if content is None:
+            content = _Content(0 if refusal else self._server.limits.message)
+        try:
+            await self._read_chunk(content, octets)
+            await self._carry_out()
+            if refusal:
+                raise RefusedError(refusal)
+            if content.too_much:
+                transaction.failed = True
+                raise RefusedError("552 Error: Too much mail data")
+        except _AnsweredError:
+            transaction.failed = True
+            raise
+        except BaseException:
+            if self._action is not None:
+                self._action.not_taken()
+            raise
+        transaction.content = content
+        if not last:
+            await self.push(f"250 {octets} octets received")
+            return
+        self.envelope = Transaction()
+        await self.push(await self._taken(transaction, content.joined()))
+
+    async def _read_chunk(self, content: _Content, octets: int) -> None:
+        left = octets
+        await self._passed(0)
+        while left:
+            piece = await self._reader.read(min(left, _READ_OCTETS))
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", left)
+            content.add(piece)
+            left -= len(piece)
+            if self._action is not None:
+                await self._passed(octets - left, len(piece))
+
+    def _refusal_of_chunk(self) -> str:
+        """Why BDAT can't be obeyed now; empty where it can."""
+        if not self._now.host_name:
+            return "503 Error: send HELO first"
+        if self._auth_required and not self._now.authenticated:
+            return "530 5.7.0 Authentication required"
+        if self.envelope.failed:
+            return "503 A part was refused; say RSET to begin anew"
+        return "" if self.envelope.recipients else "503 Error: need RCPT command"
+
+    async def _taken(self, transaction: Transaction, content: bytes | None) -> str:
+        """The reply to a whole message."""
+        if content is None:
+            reply = "552 Error: Too much mail data"
+        elif max(map(len, content.split(b"\r\n"))) > _TEXT_LINE_OCTETS:
+            reply = "500 Line too long (see RFC5321 4.5.3.1.6)"
+        else:
+            reply = await self._server.deliver(transaction, content, self._trace())
+        if self._action is not None and not reply.startswith("250"):
+            self._action.not_taken()
+        return reply
+
+    def _trace(self) -> str:
+        """What the Received field says of the client (RFC 5321 section 4.4)."""
+        peer: Any = self._now.peer
+        name = self._now.host_name or ""
+        return f"{name if _HOST_NAME.fullmatch(name) else 'unknown'} ([{peer[0]}])"
+
+    # -- what else there is
+
+    @syntax("HELP [command]")
+    async def smtp_HELP(self, arg: str | None) -> None:
+        if await self.check_auth_needed("HELP"):
+            return
+        known = {
+            name: method
+            for name, method in sorted(self._smtp_methods.items())
+            if self._syntax_available(method) and (name != "AUTH" or self._server.submission)
+        }
+        if not arg:
+            await self.push(f"214 Commands: {' '.join(known)}")
+        elif arg.upper() in known:
+            method = known[arg.upper()]
+            more = method.__smtp_syntax_extended__ or ""
+            await self.push(f"214 {method.__smtp_syntax__}{more}")
+        else:
+            await self.push(f"504 No help on that; there is help on {' '.join(known)}")
+
+    @syntax("VRFY <address>")
+    async def smtp_VRFY(self, arg: str | None) -> None:
+        if await self.check_auth_needed("VRFY"):
+            return
+        if not arg:
+            raise RefusedError("501 5.5.4 Say whom: VRFY ana@lab.example")
+        await self.push(self._server.verify(arg))
+
+
+def _who(mechanism: str, answer: bytes) -> str:
+    """Whose login it is, by the first answer in base64; empty where that can't be read."""
+    try:
+        octets = base64.b64decode(answer.strip(), validate=True)
+        name = octets.split(b"\0")[1] if mechanism == "PLAIN" else octets
+    except (binascii.Error, IndexError):
+        return ""
+    return name.decode("utf-8", "replace")
+
+
+_METHODS = [name for name in dir(SmtpConnection) if name.startswith(("smtp_", "auth_"))]
