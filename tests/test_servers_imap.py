@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import imaplib
 import logging
 import poplib
 import re
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -138,6 +140,13 @@ def ana(lab: Lab) -> Imap:
     return client
 
 
+def uidvalidity(client: Imap, mailbox: str = "INBOX") -> int:
+    """What STATUS tells."""
+    told = re.search(r"UIDVALIDITY (\d+)", client(f"STATUS {mailbox} (UIDVALIDITY)")[0])
+    assert told
+    return int(told[1])
+
+
 def at_work(lab: Lab) -> tuple[int, int]:
     """How many tasks and watchers there are where the servers run."""
 
@@ -185,8 +194,8 @@ def test_capability_names_what_there_is_and_no_version(lab: Lab) -> None:
     assert (
         client.line().decode().split()[2:]
         == (
-            "IMAP4rev1 LITERAL+ ENABLE IDLE NAMESPACE UIDPLUS MOVE UNSELECT CHILDREN STATUS=SIZE"
-            " APPENDLIMIT=33554432 STARTTLS AUTH=PLAIN"
+            "IMAP4rev1 LITERAL+ SASL-IR ENABLE IDLE NAMESPACE UIDPLUS MOVE UNSELECT CHILDREN"
+            " STATUS=SIZE APPENDLIMIT=33554432 STARTTLS AUTH=PLAIN"
         ).split()
     )
 
@@ -237,6 +246,42 @@ def test_a_wrong_password_takes_a_moment(inline: Network) -> None:
         assert inline.clock.seconds() - before == pytest.approx(0.1)
 
 
+def test_each_wrong_password_takes_twice_as_long_and_the_last_one_ends_it(inline: Network) -> None:
+    limits = Limits(login_failures=4, login_delay=1.0)
+    with Lab(network=inline, limits=limits) as lab:
+        session = play(
+            lab,
+            "imap",
+            f"""
+            S: * OK ...
+            C: a LOGIN {ANA} wrong
+            S: a NO [AUTHENTICATIONFAILED] Wrong name or password.
+            C: b AUTHENTICATE PLAIN {plain("", ANA, "wrong")}
+            S: b NO [AUTHENTICATIONFAILED] Wrong name or password.
+            C: c LOGIN nobody wrong
+            S: c NO [AUTHENTICATIONFAILED] Wrong name or password.
+            C! d LOGIN {ANA} x\\r\\ne LOGIN {ANA} {PASSWORD}\\r\\n
+            S: d NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: * BYE That was the last wrong password here.
+            -- server closes
+            """,
+        )
+    assert session.closed
+    refusals = [line.at for line in session.lines if b" NO [AUTH" in line.data]
+    assert refusals == pytest.approx([1, 3, 7, 15])
+
+
+def test_a_delay_never_takes_longer_than_a_client_may_be_silent(inline: Network) -> None:
+    limits = Limits(login_failures=2000, login_delay=1.0, imap_idle=4.0)
+    with Lab(network=inline, limits=limits) as lab:
+        client = connect(lab)
+        client.line()
+        for n in range(1999):
+            client.send(f"{n} LOGIN {ANA} wrong\r\n".encode())
+            assert client.line().startswith(b"%d NO " % n)
+        assert inline.clock.seconds() == pytest.approx(1 + 2 + 4 * 1997)
+
+
 def plain(identity: str, name: str, password: str) -> str:
     """The PLAIN mechanism's answer (RFC 4616)."""
     return base64.b64encode(f"{identity}\0{name}\0{password}".encode()).decode()
@@ -269,6 +314,39 @@ def test_authenticate_plain(lab: Lab) -> None:
             S: b OK NOOP completed.
             """,
         )
+
+
+def test_authenticate_with_the_answer_at_once(lab: Lab) -> None:
+    for response, answer in PLAIN_ANSWERS:
+        if response in ("*", "!"):
+            answer = "BAD AUTHENTICATE: Invalid arguments."
+        play(
+            lab,
+            "imap",
+            f"""
+            S: * OK [... SASL-IR ...
+            C: a authenticate plain {response}
+            S: a {answer}
+            C: b NOOP
+            S: b OK NOOP completed.
+            """,
+        )
+    # `=` is an answer, an empty one (RFC 4959 section 3); nothing more is asked for then.
+    play(lab, "imap", "S: * OK ...\nC: a AUTHENTICATE PLAIN =\nS: a BAD ...")
+    play(lab, "imap", "S: * OK ...\nC: a AUTHENTICATE X YQ==\nS: a NO Invalid authentication...")
+
+
+def test_an_answer_at_once_is_as_secret_as_any(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C: a AUTHENTICATE PLAIN {plain("", ANA, PASSWORD)}
+        S: a OK ...
+        """,
+    )
+    assert plain("", ANA, PASSWORD) not in session.text()
 
 
 def test_an_unknown_mechanism_is_refused(lab: Lab) -> None:
@@ -512,6 +590,40 @@ def test_renaming_inbox_moves_its_messages_and_leaves_it_empty(network: Network)
         assert len(lab.mailbox(ANA, "old/mail")) == 2
 
 
+def test_a_renamed_inbox_stays_renamed_after_a_restart(network: Network, tmp_path: Path) -> None:
+    with Lab(network=network, data=tmp_path) as lab:
+        keep(lab, b"1\r\n", b"2\r\n")
+        client = Imap(lab)
+        assert client("RENAME INBOX old") == ["OK RENAME completed."]
+        keep(lab, b"3\r\n")
+        before = [uidvalidity(client, name) for name in ("INBOX", "old")]
+    with Lab(network=network, data=tmp_path) as lab:
+        client = Imap(lab)
+        assert [line.split()[-1] for line in client('LIST "" *')[:-1]] == ["INBOX", "old"]
+        assert [uidvalidity(client, name) for name in ("INBOX", "old")] == before
+        assert [message.uid for message in lab.mailbox(ANA, "old")] == [1, 2]
+        assert [message.uid for message in lab.inbox(ANA)] == [3]
+
+
+def test_mail_kept_in_an_emptied_folder_gets_another_uidvalidity(
+    inline: Network, tmp_path: Path
+) -> None:
+    told = []
+    for _ in range(3):
+        with Lab(network=inline, data=tmp_path / "mail", limits=Limits(imap_idle=5)) as lab:
+            client = Imap(lab)
+            client("CREATE Work")
+            told.append((uidvalidity(client), uidvalidity(client, "Work")))
+            assert client.line() == "* BYE You were silent for too long."  # time passes
+        shutil.rmtree(tmp_path / "mail")
+    with Lab(network=inline) as lab:
+        # Without a folder there is nothing to remember, and a lesson looks the same every time.
+        assert uidvalidity(Imap(lab)) == 1
+    assert len({one for pair in told for one in pair}) == 6
+    assert told == sorted(told)
+    assert all(0 < one < 2**32 for pair in told for one in pair)
+
+
 def test_subscriptions(lab: Lab) -> None:
     play(
         lab,
@@ -645,10 +757,11 @@ def test_uids_and_uidvalidity_survive_a_restart(network: Network, tmp_path: Path
         client("STORE 2 FLAGS.SILENT ($kept)")
         client("CREATE Work")
         client("SUBSCRIBE Work")
+        before = uidvalidity(client)
     with Lab(network=network, data=tmp_path) as lab:
         told = Imap(lab)
+        assert uidvalidity(told) == before
         selected = told("SELECT INBOX")
-        assert "* OK [UIDVALIDITY 1] UIDs valid." in selected
         assert "* OK [UIDNEXT 4] Predicted next UID." in selected
         assert "* 0 RECENT" in selected
         assert told("FETCH 1:* (UID FLAGS)")[:2] == [
@@ -848,6 +961,7 @@ def test_flags_sizes_and_dates_are_told_without_reading_content(
         raise AssertionError("content was read")
 
     monkeypatch.setattr(lab._store, "octets", octets)
+    monkeypatch.setattr(lab._store, "contents", octets)
     client = ana(lab)
     assert client("FETCH 1:* (FLAGS UID RFC822.SIZE INTERNALDATE)")[-1].startswith("OK")
     assert client("SEARCH LARGER 10 SEEN SINCE 1-Jan-2026 UID 1:* NOT KEYWORD x")[0] == (
@@ -1408,23 +1522,37 @@ def test_a_uid_command_first_tells_what_is_gone(lab: Lab) -> None:
     assert client("UID SEARCH ALL")[:3] == ["* 1 EXPUNGE", "* 1 RECENT", "* SEARCH 3"]
 
 
-def test_a_message_that_goes_while_it_is_being_fetched_is_left_out(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep(lab, b"1\r\n", b"2\r\n")
+@pytest.mark.parametrize("gone", ["17,19", "18:20"])
+def test_messages_that_go_while_they_are_being_fetched_are_left_out(lab: Lab, gone: str) -> None:
+    keep(lab, *(b"%d\r\n" % n + b"x" * 1_000_000 for n in range(1, 21)))
+    client, other = ana(lab), ana(lab)
+    # More than fits into the network: the server waits for the client to read on.
+    client.say(b"t FETCH 1:20 (UID BODY.PEEK[]<0.4>)\r\nt FETCH 1:20 (BODY.PEEK[] UID)\r\n")
+    assert client.line() == "* 1 FETCH (UID 1 BODY[]<0> {4}\r\n1\r\nx)"
+    assert len(client.answer()) == 20
+    other(f"STORE {gone} +FLAGS.SILENT (\\Deleted)")
+    assert other("EXPUNGE")[-1].startswith("OK")
+    first, *told, last = client.answer()
+    assert last == "NO [EXPUNGEISSUED] FETCH completed."
+    left = [int(line.removesuffix(")").split()[-1]) for line in (first, *told)]
+    assert left == [message.uid for message in lab.inbox(ANA)]
+
+
+def test_reading_by_ranges_and_by_one_tells_the_same(lab: Lab) -> None:
+    keep(lab, *(b"%d\r\n" % n for n in range(1, 11)))
     client = ana(lab)
-    octets = lab._store.octets
-
-    def gone(content: int) -> bytes:
-        if content == 1:
-            raise StoreError("That message has been removed.")
-        return octets(content)
-
-    monkeypatch.setattr(lab._store, "octets", gone)
-    assert client("FETCH 1:2 (UID BODY.PEEK[])") == [
-        "* 2 FETCH (UID 2 BODY[] {3}\r\n2\r\n)",
-        "NO [EXPUNGEISSUED] FETCH completed.",
-    ]
+    client("STORE 2,5:6,9 +FLAGS.SILENT (\\Deleted)")
+    client("EXPUNGE")
+    for items in ("UID", "(UID FLAGS)", "(UID RFC822.SIZE)", "(UID BODY.PEEK[])", "(UID ENVELOPE)"):
+        singly = [client(f"FETCH {n} {items}")[0] for n in range(1, 7)]
+        assert [line.split()[1] for line in singly] == list("123456")
+        for numbers in ("1:*", "*:1", "1:3,2:5,6", "6,5,4,3,2,1", "1:2,3:4,5:6", "1,1,1:6,*"):
+            assert client(f"FETCH {numbers} {items}")[:-1] == singly
+        for uids in ("1:*", "1:10", "10,8,7,1:4", "1:99", "*,1:9", "2:9,10,1"):
+            told = client(f"UID FETCH {uids} {items}")[:-1]
+            assert told == [client(f"UID FETCH {u} {items}")[0] for u in (1, 3, 4, 7, 8, 10)]
+        for uids in ("2", "5:6", "2,9", "11:12"):
+            assert client(f"UID FETCH {uids} {items}") == ["OK UID FETCH completed."]
 
 
 def test_a_renamed_mailbox_stays_selected(lab: Lab) -> None:
@@ -1469,6 +1597,30 @@ def test_a_client_may_delete_the_mailbox_it_has_selected(lab: Lab) -> None:
     client("SELECT Work")
     assert client("DELETE Work") == ["OK DELETE completed."]
     assert client("CHECK") == ["BAD CHECK: Must select a mailbox first."]
+
+
+def test_pop3_and_imap_clients_see_what_the_other_did(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    waiting, client = ana(lab), ana(lab)
+    waiting.say(b"t IDLE\r\n")
+    assert waiting.line() == "+ Idling."
+    pop = poplib.POP3(*lab.pop3)
+    pop.user(ANA)
+    pop.pass_(PASSWORD)
+    pop.dele(2)
+    pop.quit()
+    # One waits, the other asks.
+    assert waiting.line() == "* 2 EXPUNGE"
+    assert client("NOOP")[0] == "* 2 EXPUNGE"
+    client("APPEND INBOX {3+}\r\n4\r\n")
+    client("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    client("EXPUNGE")
+    pop = poplib.POP3(*lab.pop3)
+    pop.user(ANA)
+    pop.pass_(PASSWORD)
+    assert pop.uidl()[1] == [b"1 1.3", b"2 1.4"]
+    assert pop.retr(2)[1] == [b"4"]
+    pop.quit()
 
 
 # -- IDLE
@@ -1545,10 +1697,178 @@ def test_before_login_there_is_no_idle(lab: Lab) -> None:
 # -- extensions
 
 
-def test_enable_enables_nothing(lab: Lab) -> None:
+def test_enable_names_what_was_enabled_which_is_nothing(lab: Lab) -> None:
     client = Imap(lab)
-    assert client("ENABLE CONDSTORE X-GOOD") == ["* ENABLED", "OK ENABLE completed."]
+    # What is advertised but needs no enabling isn't named either (RFC 5161 section 3.2).
+    assert client("ENABLE CONDSTORE IDLE X-GOOD") == ["* ENABLED", "OK ENABLE completed."]
     assert client("ENABLE") == ["BAD ENABLE: Invalid arguments."]
+
+
+def test_enable_has_its_place_between_login_and_select(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        """
+        S: * OK ...
+        C: a ENABLE CONDSTORE
+        S: a BAD ENABLE: Must authenticate first.
+        """,
+    )
+    client = ana(lab)
+    assert client("ENABLE CONDSTORE") == ["BAD ENABLE: Only before a mailbox is selected."]
+    client("UNSELECT")
+    assert client("ENABLE CONDSTORE") == ["* ENABLED", "OK ENABLE completed."]
+
+
+# -- what CAPABILITY advertises: each word has its dialogue here
+
+
+def _imap4rev1(lab: Lab) -> None:
+    keep(lab, HELLO)
+    client = ana(lab)
+    assert client("FETCH 1 BODY.PEEK[HEADER.FIELDS (Subject)]")[0].endswith("hello\r\n\r\n)")
+    assert client("SEARCH SUBJECT hello")[0] == "* SEARCH 1"
+
+
+def _literal_plus(lab: Lab) -> None:
+    client = connect(lab)
+    client.line()
+    # No `+` comes in between; a command that is wrong costs no more than itself.
+    client.send(b"a FOO {5+}\r\nhello\r\n")
+    assert client.line() == b"a BAD FOO: Unknown command.\r\n"
+    client.send(f"b LOGIN {{{len(ANA)}+}}\r\n{ANA} {{{len(PASSWORD)}+}}\r\n{PASSWORD}\r\n".encode())
+    assert client.line().startswith(b"b OK ")
+
+
+def _sasl_ir(lab: Lab) -> None:
+    client = connect(lab)
+    client.line()
+    client.send(f"a AUTHENTICATE PLAIN {plain('', ANA, PASSWORD)}\r\n".encode())
+    assert client.line().startswith(b"a OK ")
+
+
+def _auth_plain(lab: Lab) -> None:
+    answer = f"\0{ANA}\0{PASSWORD}".encode()
+    with imaplib.IMAP4(*lab.imap) as imap:
+        assert imap.authenticate("PLAIN", lambda challenge: answer)[0] == "OK"
+
+
+def _enable(lab: Lab) -> None:
+    assert Imap(lab)("ENABLE X-GOOD") == ["* ENABLED", "OK ENABLE completed."]
+
+
+def _idle(lab: Lab) -> None:
+    client = ana(lab)
+    client.say(b"t IDLE\r\n")
+    assert client.line() == "+ Idling."
+    deliver(lab)
+    assert client.line() == "* 1 EXISTS"
+
+
+def _namespace(lab: Lab) -> None:
+    client = Imap(lab)
+    assert client("NAMESPACE")[0] == '* NAMESPACE (("" "/")) NIL NIL'
+    assert client("CREATE a/b")[-1].startswith("OK")
+    assert client('LIST "" %')[1] == '* LIST (\\HasChildren) "/" a'
+
+
+def _uidplus(lab: Lab) -> None:
+    client = ana(lab)
+    assert client("APPEND INBOX {1+}\r\nx")[-1] == "OK [APPENDUID 1 1] APPEND completed."
+    client("CREATE Work")
+    assert client("COPY 1 Work") == ["OK [COPYUID 2 1 1] COPY completed."]
+    client("APPEND INBOX (\\Deleted) {1+}\r\ny")
+    client("STORE 1 FLAGS.SILENT (\\Deleted)")
+    assert client("UID EXPUNGE 1")[0] == "* 1 EXPUNGE"
+    assert [message.uid for message in lab.inbox(ANA)] == [2]
+
+
+def _move(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n")
+    client = ana(lab)
+    client("CREATE Work")
+    assert client("MOVE 1 Work")[:2] == ["* OK [COPYUID 2 1 1] Moved.", "* 1 EXPUNGE"]
+    assert client("UID MOVE 2 Work")[:2] == ["* OK [COPYUID 2 2 2] Moved.", "* 1 EXPUNGE"]
+    assert len(lab.mailbox(ANA, "Work")) == 2
+
+
+def _unselect(lab: Lab) -> None:
+    keep(lab, HELLO, flags=frozenset({"\\Deleted"}))
+    client = ana(lab)
+    assert client("UNSELECT") == ["OK UNSELECT completed."]
+    assert len(lab.inbox(ANA)) == 1
+
+
+def _children(lab: Lab) -> None:
+    client = Imap(lab)
+    client("CREATE a/b")
+    assert [line.split('"')[0] for line in client('LIST "" *')[:-1]] == [
+        "* LIST (\\HasNoChildren) ",
+        "* LIST (\\HasChildren) ",
+        "* LIST (\\HasNoChildren) ",
+    ]
+
+
+def _status_size(lab: Lab) -> None:
+    keep(lab, b"12345", b"\r\n")
+    client = Imap(lab)
+    assert client("STATUS INBOX (SIZE)")[0] == "* STATUS INBOX (SIZE 7)"
+    # It is the sum of what FETCH tells (RFC 8438 section 2).
+    client("SELECT INBOX")
+    told = client("FETCH 1:* RFC822.SIZE")[:-1]
+    assert sum(int(re.findall(r"\d+", line)[-1]) for line in told) == 7
+
+
+def _appendlimit(lab: Lab) -> None:
+    client = Imap(lab)
+    limit = lab.limits.message
+    assert client("STATUS INBOX (APPENDLIMIT)")[0] == f"* STATUS INBOX (APPENDLIMIT {limit})"
+    assert client(f"APPEND INBOX {{{limit + 1}}}")[0].startswith("NO [TOOBIG] ")
+    client.say(b"t APPEND INBOX {%d}\r\n" % limit)
+    assert client.line() == "+ Literal string"
+
+
+def _starttls(lab: Lab) -> None:
+    client = connect(lab)
+    client.line()
+    client.send(b"a STARTTLS\r\n")
+    assert client.line().startswith(b"a OK ")
+    client.start_tls()
+    client.send(b"b NOOP\r\n")
+    assert client.line() == b"b OK NOOP completed.\r\n"
+
+
+ADVERTISED = {
+    "IMAP4rev1": _imap4rev1,
+    "LITERAL+": _literal_plus,
+    "SASL-IR": _sasl_ir,
+    "ENABLE": _enable,
+    "IDLE": _idle,
+    "NAMESPACE": _namespace,
+    "UIDPLUS": _uidplus,
+    "MOVE": _move,
+    "UNSELECT": _unselect,
+    "CHILDREN": _children,
+    "STATUS=SIZE": _status_size,
+    "APPENDLIMIT": _appendlimit,
+    "STARTTLS": _starttls,
+    "AUTH=PLAIN": _auth_plain,
+}
+
+
+def test_every_word_that_is_advertised_has_its_dialogue_here(lab: Lab) -> None:
+    words: set[str] = set()
+    for listener in ("imap", "imaps"):
+        client = connect(lab, listener)
+        words.update(client.line().decode().partition("[CAPABILITY ")[2].partition("]")[0].split())
+        words.update(Imap(lab, listener)("CAPABILITY")[0].split()[2:])
+    limit = f"APPENDLIMIT={lab.limits.message}"
+    assert {"APPENDLIMIT" if word == limit else word for word in words} == set(ADVERTISED)
+
+
+@pytest.mark.parametrize("word", ADVERTISED)
+def test_what_is_advertised_is_there(lab: Lab, word: str) -> None:
+    ADVERTISED[word](lab)
 
 
 NOT_ADVERTISED = [
@@ -1564,6 +1884,13 @@ NOT_ADVERTISED = [
     "NOOP x",
     "CREATE x (USE (\\Sent))",
     "FETCH 1 FLAGS (CHANGEDSINCE 1)",
+    "FETCH 1 BINARY.PEEK[1]",
+    "APPEND INBOX ~{1+}\r\nx",
+    'LIST (SUBSCRIBED) "" *',
+    'LIST "" (a b)',
+    'LIST "" * RETURN (STATUS (MESSAGES))',
+    "STATUS INBOX (HIGHESTMODSEQ)",
+    "APPEND INBOX {1+}\r\nx {1+}\r\ny",
 ]
 
 
@@ -1610,6 +1937,114 @@ def test_a_silent_client_is_told_goodbye(inline: Network) -> None:
         assert at_work(lab)[1] == 0
 
 
+@pytest.mark.parametrize("command", [None, b"t NOOP\r\n", b"t IDLE\r\n"])
+def test_a_client_may_be_silent_for_half_an_hour(inline: Network, command: bytes | None) -> None:
+    with Lab(network=inline) as lab:
+        client = ana(lab)
+        client.client._sock.settimeout(3600)
+        if command:
+            client.say(command)
+            client.line()
+        before = inline.clock.seconds()
+        assert client.line() == "* BYE You were silent for too long."
+        assert inline.clock.seconds() - before == pytest.approx(1800)
+
+
+def test_an_idle_client_that_says_so_every_29_minutes_stays(inline: Network) -> None:
+    with Lab(network=inline) as lab:
+        client = ana(lab)
+        for _ in range(3):
+            client.say(b"t IDLE\r\n")
+            assert client.line() == "+ Idling."
+            client.client._sock.settimeout(29 * 60)
+            with pytest.raises(TimeoutError):
+                client.client._sock.recv(1)
+            client.say(b"DONE\r\n")
+            assert client.line() == "t OK IDLE completed."
+
+
+def test_silence_is_counted_from_the_last_command_of_any_kind(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(imap_idle=5)) as lab:
+        keep(lab, HELLO)
+        client = ana(lab)
+        client.client._sock.settimeout(4)
+        for command in ("NOOP", "FETCH 1 UID", "FETCH 1 FLAGS", "FETCH 1:1 UID", "UID FETCH 1 UID"):
+            assert client(command)[-1].startswith("OK ")
+            with pytest.raises(TimeoutError):
+                client.client._sock.recv(1)
+        client("FETCH 1 UID")
+        before = inline.clock.seconds()
+        client.client._sock.settimeout(10)
+        assert client.line() == "* BYE You were silent for too long."
+        assert inline.clock.seconds() - before == pytest.approx(5)
+
+
+def test_fetching_one_message_counts_as_a_command(network: Network) -> None:
+    with Lab(network=network, limits=Limits(session_commands=5)) as lab:
+        keep(lab, HELLO)
+        client = ana(lab)
+        for command in ("FETCH 1 UID", "UID FETCH 1 FLAGS", "FETCH * UID"):
+            assert client(command)[-1].startswith("OK ")
+        client.say(b"t FETCH 1 UID\r\n")
+        assert client.line() == "* BYE [LIMIT] That is enough for one session, come back later."
+
+
+def test_commands_are_answered_in_turn_however_they_are_cut(lab: Lab) -> None:
+    keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
+    expected = [f"* {n} FETCH (UID {n})" for n in (1, 2, 3)]
+    for pieces in (
+        [b"t FETCH 1 UID\r\nt FETCH 2 UID\r\nt FETCH 3 UID\r\n"],
+        [b"t FETCH 1 UID\r\n", b"t FETCH 2 UID\r\nt FETCH", b" 3 UID\r\n"],
+        [b"t FETCH 1 UID\r\n", b"t FETCH 2", b" UID\r\n", b"t FETCH 3 UID\r\n"],
+        [b"t FETCH 1 UID\r", b"\nt FETCH 2 UID\r\n", b"t FETCH 3 UID\r\n"],
+        [bytes([octet]) for octet in b"t FETCH 1 UID\r\nt FETCH 2 UID\r\nt FETCH 3 UID\r\n"],
+    ):
+        client = ana(lab)
+        for piece in pieces:
+            client.say(piece)
+        assert [client.answer()[0] for _ in range(3)] == expected
+        client("LOGOUT")
+
+
+def test_a_session_has_only_so_many_commands(network: Network) -> None:
+    with Lab(network=network, limits=Limits(session_commands=4)) as lab:
+        session = play(
+            lab,
+            "imap",
+            LOGIN
+            + """
+            C: b FOO
+            S: b BAD ...
+            C: c IDLE
+            S: + Idling.
+            C: DONE
+            S: c OK IDLE completed.
+            C! d NOOP\\r\\ne NOOP\\r\\nf NOOP\\r\\n
+            S: d OK NOOP completed.
+            S: * BYE [LIMIT] That is enough for one session, come back later.
+            -- server closes
+            """,
+        )
+        assert session.closed
+
+
+def test_commands_whose_answers_nobody_reads_do_not_pile_up(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(imap_idle=5)) as lab:
+        before = at_work(lab)
+        client = Imap(lab)
+        deaf = client.client._sock
+        for _ in range(100):
+            client.say(b"t NOOP\r\n" * 1000)
+        # The server has stopped reading, and waits no longer than for a silent client.
+        assert len(deaf._end.unread) < 400_000
+        assert ana(lab)("NOOP") == ["OK NOOP completed."]
+        waiting = connect(lab)
+        waiting.line()
+        assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+        assert lab.sessions[0].closed
+        assert at_work(lab) == before
+
+
 def test_a_client_that_does_not_read_is_cut_off(inline: Network) -> None:
     with Lab(network=inline, limits=Limits(imap_idle=5)) as lab:
         keep(lab, b"x" * 3_000_000)
@@ -1621,6 +2056,19 @@ def test_a_client_that_does_not_read_is_cut_off(inline: Network) -> None:
         assert waiting.line() == b"* BYE You were silent for too long.\r\n"
         assert lab.sessions[0].closed
         assert at_work(lab) == before
+
+
+def test_a_client_that_never_reads_is_cut_off_on_every_network(network: Network) -> None:
+    with Lab(network=network, limits=Limits(imap_idle=0.5)) as lab:
+        keep(lab, b"x" * 20_000_000)
+        deaf = ana(lab)
+        deaf.say(b"t FETCH 1 BODY.PEEK[]\r\n")
+        assert not lab.sessions[0].closed
+        # Another client's time begins later, so when it is over, the first one's is too.
+        waiting = connect(lab)
+        waiting.line()
+        assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+        assert lab.sessions[0].closed
 
 
 def test_a_line_without_end_is_not_awaited(lab: Lab) -> None:
@@ -1636,12 +2084,113 @@ def test_a_line_without_end_is_not_awaited(lab: Lab) -> None:
     )
 
 
-def test_literals_without_end_are_not_kept(lab: Lab) -> None:
-    client = Imap(lab)
-    for piece in ("x {4096+}\r\n" + "y" * 4096,) * 10_000:
-        client.say(piece.encode())
-    client.say(b"\r\n")
-    assert client.line().startswith("x NO [TOOBIG] ")
+@pytest.mark.parametrize("count", [b"99999999999", b"9" * 30, b"9" * 5000])
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_a_literal_longer_than_any_session_is_not_awaited(
+    lab: Lab, count: bytes, logged_in: bool
+) -> None:
+    client = Imap(lab).client if logged_in else connect(lab)
+    if not logged_in:
+        client.line()
+    # One that waits for leave gets none, and nothing is lost.
+    client.send(b"a APPEND INBOX {" + count + b"}\r\nb NOOP\r\n")
+    assert client.line().startswith((b"a NO [TOOBIG] ", b"a BAD "))
+    assert client.line() == b"b OK NOOP completed.\r\n"
+    # After one that doesn't, nobody knows where the next command would begin.
+    client.send(b"c APPEND INBOX {" + count + b"+}\r\n" + b"x" * 10_000 + b"\r\nd NOOP\r\n")
+    assert client.line() == b"* BYE [TOOBIG] That is longer than a session may be.\r\n"
+    assert client.line() == b""
+
+
+def test_before_login_a_long_literal_that_comes_unasked_is_thrown_away(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        f"""
+        S: * OK ...
+        C: a LOGIN {{100000+}}
+        C: {"x" * 100_000} {{50000+}}
+        C: {"y" * 50_000}
+        S: a NO [TOOBIG] ...
+        C: b APPEND INBOX {{100000+}}
+        C: {"x" * 100_000}
+        S: b NO [TOOBIG] ...
+        C: c NOOP
+        S: c OK NOOP completed.
+        """,
+    )
+
+
+GARBAGE = [
+    b"\0",
+    b"\0" * 500,
+    bytes(range(32)).replace(b"\n", b""),
+    bytes(range(128, 256)),
+    b"t \0",
+    b"t NOOP\0",
+    b"t NOOP\rt NOOP",
+    b"\rt NOOP",
+    b"t\rNOOP",
+    b"\xff NOOP",
+    b"t \xc5\xbfELECT INBOX",
+    b"t LOGIN \xff \xfe\0",
+    b"t SELECT \xe2\x82",
+    b't SELECT "IN\rBOX"',
+    b't SELECT "IN\0BOX"',
+    b"t FETCH 1 \0",
+    b"t FETCH 1 BODY[HEADER.FIELDS (\xff)",
+    b"t STORE 1 FLAGS (\xff)",
+    b't SEARCH SUBJECT "\xe2\x82"',
+    b't SEARCH CHARSET UTF-8 SUBJECT "\xe2\x82"',
+    b"t SEARCH SUBJECT {1+}\r\n\xff",
+    b't APPEND INBOX "\0" {1+}\r\nx',
+    b"t RENAME {2+}\r\n\0\0 x",
+    b"+ OK",
+    b"* BYE",
+    b"t OK",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_garbage_is_refused_line_by_line(
+    lab: Lab, logged_in: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(lab, HELLO)
+    client = ana(lab).client if logged_in else connect(lab)
+    if not logged_in:
+        client.line()
+    for octets in GARBAGE:
+        client.send(octets + b"\r\n")
+        told = client.line()
+        assert re.match(rb"\S+ (BAD|NO) ", told), (octets, told)
+        client.send(b"ok NOOP\r\n")
+        assert client.line() == b"ok OK NOOP completed.\r\n"
+    assert caplog.record_tuples == []
+
+
+def test_a_bare_lf_ends_a_command_too(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        rf"""
+        S: * OK ...
+        C! a NOOP\nb LOGIN {{{len(ANA)}+}}\n{ANA} {PASSWORD}\nc NOOP\r\n
+        S: a OK ...
+        S: b OK ...
+        S: c OK ...
+        """,
+    )
+
+
+def test_literals_without_end_are_not_kept(network: Network) -> None:
+    with Lab(network=network, limits=Limits(message=1_000_000)) as lab:
+        client = Imap(lab)
+        for piece in ("x {4096+}\r\n" + "y" * 4096,) * 1_000:
+            client.say(piece.encode())
+        client.say(b"\r\n")
+        assert client.line().startswith("x NO [TOOBIG] ")
 
 
 def test_what_is_no_imap_is_told_so_and_then_cut_off(lab: Lab) -> None:
@@ -1737,7 +2286,7 @@ def test_a_mistake_of_the_server_costs_one_command(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    for method in ("counts", "octets"):
+    for method in ("counts", "octets", "contents"):
         monkeypatch.setattr(lab._store, method, broken)
     refusal = "NO [SERVERBUG] The server made a mistake."
     assert client("STATUS INBOX (MESSAGES)") == [refusal]
@@ -1777,9 +2326,47 @@ def test_a_selected_message_costs_little_memory(inline: Network) -> None:
         tracemalloc.start()
         try:
             client = Imap(lab)
+            gc.collect()
             before = tracemalloc.get_traced_memory()[0]
             assert "* 1000 EXISTS" in client("SELECT INBOX")
+            gc.collect()  # what is only waiting to be collected isn't kept
             used = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
         assert used < 300_000
+
+
+# -- what hostile clients and mail must not cost
+
+
+def test_a_pattern_of_many_wildcards_takes_no_time(lab: Lab) -> None:
+    client = ana(lab)
+    stars = "*" * 60_000
+    assert client(f'LIST "" "{stars}z"') == ["OK LIST completed."]
+    assert client(f'LIST "" "{stars}"')[0] == '* LIST (\\HasNoChildren) "/" INBOX'
+    assert client('LIST "" "%%*%z"') == ["OK LIST completed."]
+    assert client('LIST "" "I%%N*%X"')[0].endswith("INBOX")
+    assert client(f'LIST "" "{"a*" * 30_000}"') == ["OK LIST completed."]
+
+
+@pytest.mark.parametrize(
+    ("date", "told"),
+    [
+        ("31-Dec-9999 23:59:59 -2359", "31-Dec-9999 23:59:59 +0000"),
+        ("01-Jan-0001 00:00:00 +2359", "01-Jan-0001 00:00:00 +0000"),
+    ],
+)
+def test_a_date_without_a_year_in_utc_is_the_nearest(lab: Lab, date: str, told: str) -> None:
+    client = ana(lab)
+    client.say(f't APPEND INBOX "{date}" {{1+}}\r\nx\r\n'.encode())
+    assert client.answer()[-1].startswith("OK")
+    assert client("SELECT INBOX")[-1].startswith("OK")
+    assert client("FETCH 1 INTERNALDATE")[0] == f'* 1 FETCH (INTERNALDATE "{told}")'
+    assert client("SEARCH SINCE 1-Jan-2000")[-1].startswith("OK")
+    assert len(lab.inbox(ANA)) == 1
+
+
+def test_an_envelope_tells_so_many_addresses(lab: Lab) -> None:
+    keep(lab, b"To: " + b"a:," * 25_000 + b"\r\n\r\n")
+    told = ana(lab)("FETCH 1 ENVELOPE")[0]
+    assert 100 < told.count('"a"') <= 1000

@@ -7,8 +7,11 @@ import imaplib
 import logging
 import poplib
 import re
+import shutil
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from dialogue import Client, play, said
@@ -375,6 +378,29 @@ def test_third_failure_ends_the_connection(lab: Lab) -> None:
     )
 
 
+def test_each_failure_takes_twice_as_long_and_the_lab_says_how_many_there_may_be(
+    inline: Network,
+) -> None:
+    with Lab(network=inline, limits=Limits(login_failures=4, login_delay=1.0)) as lab:
+        wrong = f"C: AUTH PLAIN {plain('', ANA, 'wrong')}\nS: -ERR [AUTH] wrong name or password"
+        session = play(
+            lab,
+            "pop3",
+            "S: +OK ...\n" + f"{wrong}\n" * 3 + f"{wrong}, good bye\n-- server closes",
+        )
+    refusals = [line.at for line in session.lines if line.data.startswith(b"-ERR")]
+    assert refusals == pytest.approx([1, 3, 7, 15])
+
+
+def test_a_failure_never_takes_longer_than_a_client_may_be_silent(inline: Network) -> None:
+    limits = Limits(login_failures=2000, login_delay=1.0, pop3_idle=4.0)
+    with Lab(network=inline, limits=limits) as lab:
+        client = connect(lab)
+        for _ in range(1999):
+            assert ask(client, f"AUTH PLAIN {plain('', ANA, 'wrong')}").startswith("-ERR [AUTH]")
+        assert inline.clock.seconds() == pytest.approx(1 + 2 + 4 * 1997)
+
+
 def test_wrong_password_is_answered_late(inline: Network) -> None:
     with Lab(network=inline) as lab:
         session = play(
@@ -522,6 +548,72 @@ def test_capabilities_are_the_same_in_both_states_but_for_stls(lab: Lab) -> None
     client.close()
     client = connect(lab, "pop3s")
     assert capabilities(client) == COMMON
+
+
+def _top(lab: Lab) -> None:
+    assert multi_line(lab, "TOP 1 1") == b"Subject: hello\r\n\r\nfirst\r\n"
+
+
+def _uidl(lab: Lab) -> None:
+    assert multi_line(lab, "UIDL") == b"1 1.1\r\n"
+
+
+def _user(lab: Lab) -> None:
+    client = connect(lab)
+    assert ask(client, f"USER {ANA}").startswith("+OK")
+    assert ask(client, f"PASS {PASSWORD}").startswith("+OK maildrop")
+
+
+def _sasl_plain(lab: Lab) -> None:
+    assert ask(connect(lab), f"AUTH PLAIN {plain('', ANA, PASSWORD)}").startswith("+OK maildrop")
+
+
+def _resp_codes(lab: Lab) -> None:
+    first = log_in(lab)
+    answer = ask(connect(lab), f"AUTH PLAIN {plain('', ANA, PASSWORD)}")
+    assert answer.startswith("-ERR [IN-USE] ")
+    first.close()
+
+
+def _auth_resp_code(lab: Lab) -> None:
+    answer = ask(connect(lab), f"AUTH PLAIN {plain('', ANA, 'wrong')}")
+    assert answer.startswith("-ERR [AUTH] ")
+
+
+def _pipelining(lab: Lab) -> None:
+    client = connect(lab)
+    client.send(f"USER {ANA}\r\nPASS {PASSWORD}\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n".encode())
+    assert sum(line.startswith(b"+OK") for line in iter(client.line, b"")) == 5
+
+
+def _stls(lab: Lab) -> None:
+    client = connect(lab)
+    assert ask(client, "STLS").startswith("+OK")
+    client.start_tls()
+    assert ask(client, f"AUTH PLAIN {plain('', ANA, PASSWORD)}").startswith("+OK maildrop")
+
+
+OFFERED = {
+    "TOP": _top,
+    "UIDL": _uidl,
+    "USER": _user,
+    "SASL PLAIN": _sasl_plain,
+    "RESP-CODES": _resp_codes,
+    "AUTH-RESP-CODE": _auth_resp_code,
+    "PIPELINING": _pipelining,
+    "STLS": _stls,
+}
+
+
+def test_every_word_that_capa_lists_has_its_dialogue_here(lab: Lab) -> None:
+    listed = {*capabilities(connect(lab)), *capabilities(log_in(lab, "pop3s"))}
+    assert listed == set(OFFERED)
+
+
+@pytest.mark.parametrize("word", OFFERED)
+def test_what_capa_lists_is_there(lab: Lab, word: str) -> None:
+    keep(lab, HELLO)
+    OFFERED[word](lab)
 
 
 def test_stls_begins_the_dialogue_anew(lab: Lab) -> None:
@@ -938,6 +1030,123 @@ def test_silent_client_is_left_without_a_word_or_an_update(inline: Network) -> N
         assert session.closed
         assert session.duration == pytest.approx(5)
         assert kept(lab) == [HELLO]
+        play(lab, "pop3", LOGIN)
+
+
+@pytest.mark.parametrize("when", ["greeted", "named", "logged in", "authenticating"])
+def test_client_may_be_silent_for_ten_minutes(inline: Network, when: str) -> None:
+    with Lab(network=inline) as lab:
+        client = log_in(lab) if when == "logged in" else connect(lab)
+        if when == "named":
+            ask(client, f"USER {ANA}")
+        elif when == "authenticating":
+            ask(client, "AUTH PLAIN")
+        client._sock.settimeout(3600)
+        before = inline.clock.seconds()
+        assert client.line() == b""
+        assert inline.clock.seconds() - before == pytest.approx(600)
+
+
+def test_silence_is_counted_from_the_last_command_of_any_kind(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(pop3_idle=5)) as lab:
+        keep(lab, HELLO, message_of(500_000))
+        client = log_in(lab)
+        client._sock.settimeout(4)
+        for command in ("NOOP", "RETR 1", "RETR 2", "CAPA", "BOGUS"):
+            ask(client, command)
+            if command[:4] in ("RETR", "CAPA"):
+                list(rest(client))
+            with pytest.raises(TimeoutError):
+                client._sock.recv(1)
+        assert ask(client, "NOOP") == "+OK"
+        before = inline.clock.seconds()
+        client._sock.settimeout(10)
+        assert client.line() == b""
+        assert inline.clock.seconds() - before == pytest.approx(5)
+
+
+def test_commands_are_answered_in_turn_however_they_are_cut(lab: Lab) -> None:
+    keep(lab, message_of(100), message_of(300_000))
+    said = b"RETR 2\r\nDELE 1\r\nSTAT\r\nRSET\r\n"
+    for cut in (0, 3, 7, 8, 9, 15, 16, 17, len(said) - 1):
+        client = log_in(lab)
+        client.send(said[:cut])
+        client.send(said[cut:])
+        assert client.line() == b"+OK 300000 octets\r\n"
+        assert sum(map(len, rest(client))) == 300_000
+        assert client.line() == b"+OK message 1 deleted\r\n"
+        assert client.line() == b"+OK 1 300000\r\n"
+        assert client.line().startswith(b"+OK maildrop")
+        client.close()
+        assert lab.sessions[-1].closed
+
+
+def test_unique_ids_survive_a_restart_and_not_the_mail(inline: Network, tmp_path: Path) -> None:
+    told = []
+    for wiped in (False, True, False):
+        with Lab(network=inline, data=tmp_path / "mail", limits=Limits(pop3_idle=5)) as lab:
+            if not lab.inbox(ANA):
+                keep(lab, HELLO)
+            told.append(multi_line(lab, "UIDL"))
+            assert connect(lab).line() == b""  # time passes
+        if wiped:
+            shutil.rmtree(tmp_path / "mail")
+    assert told[0] == told[1]
+    assert told[1] != told[2]
+
+
+def test_a_big_maildrop_is_read_in_little_memory(inline: Network) -> None:
+    with Lab(network=inline) as lab:
+        keep(lab, *(message_of(1_000_000) for _ in range(40)))
+        client = log_in(lab)
+        tracemalloc.start()
+        try:
+            for number in range(1, 41):
+                client.send(b"RETR %d\r\n" % number)
+                left = 1_000_000
+                while left > 0:
+                    left -= len(client._sock.recv(64 * 1024))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 10_000_000
+
+
+def test_session_has_only_so_many_commands(network: Network) -> None:
+    with Lab(network=network, limits=Limits(session_commands=5)) as lab:
+        keep(lab, HELLO)
+        session = play(
+            lab,
+            "pop3",
+            rf"""
+            {LOGIN}
+            C: DELE 1
+            S: +OK ...
+            C: BOGUS
+            S: -ERR unknown command
+            C! NOOP\r\nQUIT\r\nNOOP\r\n
+            S: +OK
+            S: -ERR [SYS/TEMP] that is enough for one session, come back later
+            -- server closes
+            """,
+        )
+        assert session.closed
+        assert kept(lab) == [HELLO]
+        play(lab, "pop3", LOGIN)
+
+
+def test_commands_whose_answers_nobody_reads_do_not_pile_up(inline: Network) -> None:
+    with Lab(network=inline, limits=Limits(pop3_idle=5)) as lab:
+        deaf = log_in(lab)
+        for _ in range(200):
+            deaf.send(b"STAT 1 2 3\r\n" * 1000)
+        # The server has stopped reading, and waits no longer than for a silent client.
+        assert len(deaf._sock._end.unread) < 400_000
+        other = connect(lab)
+        assert ask(other, "CAPA") == "+OK capability list follows"
+        assert list(rest(other))
+        assert other.line() == b""
+        assert lab.sessions[0].closed
         play(lab, "pop3", LOGIN)
 
 

@@ -13,13 +13,15 @@ import base64
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
 
-from labserver.rules import Limits
+from labserver.rules import Action, Limits, Occasion
 from labserver.servers.accounts import Accounts
-from labserver.store import MailboxRow, MessageRow, Store, StoreError
+from labserver.servers.reader import Reader
+from labserver.servers.rulebook import Rulebook
+from labserver.store import MailboxRow, MessageRow, NoRoom, Store, StoreError
 
 if TYPE_CHECKING:
     import ssl  # only its names: Python in a browser has none
@@ -28,18 +30,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("labserver")
 
+_Rest: TypeAlias = Coroutine[Any, Any, None] | None
+"""What is left of a command and may have to wait, if anything is."""
+
 _COMMAND_OCTETS = 255
 """A command line with its CRLF (RFC 2449 section 4)."""
 _RESPONSE_OCTETS = 1026
 """An answer to AUTH: PLAIN's three names of 255 octets in base64, CRLF (RFC 4616 section 2)."""
 _ENDLESS_OCTETS = 16 * 1024
 """A line still without an end after so much never gets one."""
-_PIECE_OCTETS = 64 * 1024
+_PIECE_OCTETS = 256 * 1024
 """How much of a message is written before the client has to have read some of it."""
-_FAILURES = 3
-"""Wrong passwords on one connection."""
-_FAILURE_DELAY = 0.1
-"""Seconds before a wrong password is answered, so that guessing takes long."""
 
 
 class Maildrops:
@@ -79,34 +80,23 @@ class Pop3Server:
         *,
         hostname: str,
         limits: Limits,
+        rulebook: Rulebook,
         maildrops: Maildrops,
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
     ) -> None:
         self.store, self.accounts, self.maildrops = store, accounts, maildrops
-        self.hostname, self.limits = hostname, limits
+        self.hostname, self.limits, self.rulebook = hostname, limits, rulebook
         self.stls = None if implicit_tls else tls
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
-        reader = _Reader(limit=_ENDLESS_OCTETS)
+        reader = Reader(limit=_ENDLESS_OCTETS)
 
         async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await Pop3Connection(self, reader, writer).run()
 
         return asyncio.StreamReaderProtocol(reader, connected)
-
-
-class _Reader(asyncio.StreamReader):
-    """What the client sends; tells at once when it will send no more."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.ended = asyncio.Event()
-
-    def feed_eof(self) -> None:
-        super().feed_eof()
-        self.ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +149,15 @@ class _Command:
     """A command as RFC 1939 section 9 writes it, optional parameters in brackets."""
 
     syntax: str
-    obey: Callable[..., Awaitable[None]]
+    obey: Callable[..., _Rest]
+    least: int = field(init=False)
+    """Parameters it has to have."""
+    most: int = field(init=False)
+    """Parameters it may have."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least", len(self.required.split()) - 1)
+        object.__setattr__(self, "most", len(self.syntax.split()) - 1)
 
     @property
     def required(self) -> str:
@@ -171,10 +169,8 @@ class _Command:
 
         The last one takes the rest of the line: a password may contain spaces.
         """
-        most = len(self.syntax.split()) - 1
-        least = len(self.required.split()) - 1
-        given = text.split(" ", max(0, most - 1)) if text else []
-        return given if least <= len(given) <= most else None
+        given = text.split(" ", max(0, self.most - 1)) if text else []
+        return given if self.least <= len(given) <= self.most else None
 
 
 def _table(*commands: _Command) -> dict[bytes, _Command]:
@@ -188,26 +184,43 @@ class Pop3Connection:
     QUIT passes through the UPDATE state. The tables at the end name the commands of each state.
     """
 
-    def __init__(self, server: Pop3Server, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, server: Pop3Server, reader: Reader, writer: asyncio.StreamWriter) -> None:
         self.server, self.reader, self.writer = server, reader, writer
         self.connection = cast("Connection", writer.transport)
         self.maildrop: _Maildrop | None = None
-        self.written = bytearray()
+        self.written: list[bytes] = []
         """What is to be sent with the next `flush`: a short reply travels in one piece."""
+        self.verb = b""
+        self.commands = 0
+        self.obeyed = False
+        """The line that is read next was obeyed already, except for `rest`."""
+        self.rest: _Rest = None
         self.name = ""
         """What USER said, if that was the last command."""
         self.failures = 0
+        self.failure_delay = server.limits.login_delay
         self.leaving = False
+        self.action: Action | None = None
+        """What the lab's rules want at the command being obeyed."""
+        self.passed = 0
+        """Octets sent of what it answers."""
 
     async def run(self) -> None:
         """Greet, then obey one command after the other until the client has gone."""
         try:
-            self.ok(f"{self.server.hostname} POP3 server ready")
+            if self.server.rulebook.written:
+                self.leaving = await self.refused_by_rule("greeting")
+            if not self.leaving:
+                self.ok(f"{self.server.hostname} POP3 server ready")
             while not self.leaving:
                 await self.flush()
-                line = await self.read_line(_COMMAND_OCTETS)
-                if line is not None:
-                    await self.obey(line)
+                line = await self.read_line(_COMMAND_OCTETS, self.obey_at_once)
+                if line is not None and not self.obeyed:
+                    self.rest = self.obey(line)
+                self.obeyed = False
+                if self.rest is not None:
+                    await self.finish(self.rest)
+                    self.rest = None
         except _GoneError:
             pass
         finally:
@@ -215,15 +228,40 @@ class Pop3Connection:
             # goes before the last reply does, so that whoever reads it can come back at once.
             if self.maildrop is not None:
                 self.server.maildrops.release(self.maildrop.account)
-            self.writer.write(bytes(self.written))
+            if self.rest is not None:
+                self.rest.close()
+            self.writer.write(b"".join(self.written))
             self.writer.close()
 
-    async def obey(self, line: bytes) -> None:
-        """Obey one command line, or say why not."""
+    def obey_at_once(self, data: bytes) -> bool:
+        """Obey a command line as it comes; whether that was all, so that it need not be read."""
+        if self.maildrop is None or len(data) > _COMMAND_OCTETS or data[:4].upper() == b"QUIT":
+            return False
+        if self.connection.get_write_buffer_size():
+            return False  # it waits until the client has read what it was told before
+        self.rest = self.obey(data[:-1].removesuffix(b"\r"))
+        self.obeyed = self.leaving or self.rest is not None
+        if not self.obeyed:
+            self.send()
+        return not self.obeyed
+
+    def obey(self, line: bytes) -> _Rest:
+        """Obey one command line, or say why not; what is returned has to be awaited."""
+        self.commands += 1
+        if self.commands > self.server.limits.session_commands:
+            self.err("[SYS/TEMP] that is enough for one session, come back later")
+            self.leaving = True
+            return None
         verb, _, rest = line.partition(b" ")
-        verb = verb.upper()
+        self.verb = verb = verb.upper()
         if verb != b"PASS":
             self.name = ""
+        if self.server.rulebook.written or self.action is not None:
+            return self.obey_by_rules(verb, rest)
+        return self.carry_out(verb, rest)
+
+    def carry_out(self, verb: bytes, rest: bytes) -> _Rest:
+        """Obey a command, or say why not; what is returned has to be awaited."""
         here, elsewhere = self.AUTHORIZATION, self.TRANSACTION
         if self.maildrop is not None:
             here, elsewhere = elsewhere, here
@@ -235,47 +273,160 @@ class Pop3Connection:
                 self.err(f"log in before {verb.decode()}")
             else:
                 self.err(f"{verb.decode()} can't be used after logging in")
-            return
+            return None
         arguments = command.arguments(rest.decode("utf-8", "surrogateescape"))
         if arguments is None:
             self.err(f"the command is: {command.required}")
-            return
+            return None
         try:
-            await command.obey(self, *arguments)
+            return command.obey(self, *arguments)
+        except Exception as error:
+            self.failed(error)
+        return None
+
+    async def finish(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Do what is left of a command. Raises `_GoneError`."""
+        try:
+            await rest
         except _GoneError:
             raise
-        except StoreError as error:
-            _log.warning("POP3 %s: %s", verb.decode(), error)
-            self.err("[SYS/TEMP] the mail store can't do that now, nothing was changed")
-        except Exception:
-            _log.exception("POP3 %s failed", verb.decode())
+        except Exception as error:
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """Tell the client that its command came to nothing; it may go on."""
+        verb = self.verb.decode()
+        if isinstance(error, StoreError):
+            _log.warning("POP3 %s: %s", verb, error)
+            why = "the mail store can't do that now"
+            if isinstance(error, NoRoom):
+                why = "the disk is full"
+            self.err(f"[SYS/TEMP] {why}, nothing was changed")
+        else:
+            _log.error("POP3 %s failed", verb, exc_info=error)
             self.err("[SYS/TEMP] the server made a mistake, try again later")
+
+    # -- what goes wrong on purpose
+
+    async def obey_by_rules(self, verb: bytes, rest: bytes) -> None:
+        """Obey a command as far as the lab's rules let it be."""
+        self.action, self.passed = None, 0
+        text = rest.decode("utf-8", "surrogateescape")
+        logging_in = self.maildrop is None and (
+            bool(verb == b"PASS" and self.name and text)
+            or (verb == b"AUTH" and text.split(" ")[0].upper() == "PLAIN")
+        )
+        # Of a login they are asked when it is known whose it is: see `_log_in`.
+        if not logging_in:
+            who = text if verb == b"USER" else None
+            if await self.refused_by_rule(verb.decode("ascii", "replace"), who):
+                return
+        left = self.carry_out(verb, rest)
+        if left is not None:
+            await left
+        if self.leaving and self.action is not None and self.action.disconnect == "after":
+            self.hang_up()
+
+    async def refused_by_rule(self, command: str, who: str | None = None) -> bool:
+        """Wait, hang up or refuse, if that is what the rules want. Raises `_GoneError`."""
+        if who is None:
+            who = self.maildrop.account if self.maildrop is not None else self.name
+        client = self.connection.get_extra_info("peername")[0]
+        occasion = Occasion("POP3", command, who, client, self.maildrop is not None)
+        self.action = action = self.server.rulebook.ask(occasion)
+        if action is None:
+            return False
+        if action.delay:
+            await self.pause(action.delay)
+        if action.disconnect == "before":
+            self.hang_up()
+        if action.refuses:
+            self.written.append(action.reply.encode() + b"\r\n")
+        return action.refuses
+
+    def hang_up(self) -> NoReturn:
+        self.written.clear()
+        if self.action is not None and self.action.reply:
+            self.written.append(self.action.reply.encode() + b"\r\n")
+        raise _GoneError
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, unless the client goes away first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.reader.ended.wait()
+
+    async def send_by_rules(self, action: Action) -> None:
+        """Send what was written as far and as fast as the rules let it. Raises `_GoneError`."""
+        octets = b"".join(self.written)
+        if octets and action.disconnect == "after":
+            self.hang_up()
+        self.written.clear()
+        for piece, seconds in action.portions(octets, self.passed):
+            if self.connection.is_closing():
+                raise _GoneError
+            self.writer.write(piece)
+            self.passed += len(piece)
+            await asyncio.sleep(seconds)
+        if action.disconnect == "inside" and self.passed >= action.octets:
+            self.hang_up()
 
     # -- speaking and listening
 
     def ok(self, text: str = "") -> None:
         """Write a positive reply."""
-        self.written += f"+OK {text}".rstrip().encode("ascii", "replace") + b"\r\n"
+        reply = f"+OK {text}".rstrip()
+        if self.action is not None:
+            reply = self.action.instead_of(reply)
+        self.written.append(reply.encode("ascii", "replace") + b"\r\n")
 
     def err(self, text: str) -> None:
         """Write a negative reply; `text` may begin with a response code (RFC 2449, RFC 3206)."""
-        self.written += f"-ERR {text}".encode("ascii", "replace") + b"\r\n"
+        self.written.append(f"-ERR {text}".encode("ascii", "replace") + b"\r\n")
 
-    async def lines(self, pieces: Iterable[bytes]) -> None:
-        """Write the lines of a multi-line reply, dots already stuffed, and the dot at its end."""
+    def lines(self, pieces: Iterable[bytes]) -> _Rest:
+        """Write the lines of a multi-line reply, dots already stuffed, and the dot at its end.
+
+        Of a long reply only the beginning; what is returned writes the rest.
+        """
+        rest, octets = iter(pieces), 0
+        for piece in rest:
+            self.written.append(piece)
+            octets += len(piece)
+            if octets >= _PIECE_OCTETS:
+                return self.more_lines(rest)
+        self.written.append(b".\r\n")
+        return None
+
+    async def more_lines(self, pieces: Iterator[bytes]) -> None:
+        """Write these and the dot at the end, no faster than the client reads."""
+        await self.flush()
+        octets = 0
         for piece in pieces:
-            self.written += piece
-            if len(self.written) >= _PIECE_OCTETS:
+            self.written.append(piece)
+            octets += len(piece)
+            if octets >= _PIECE_OCTETS:
                 await self.flush()
-        self.written += b".\r\n"
+                octets = 0
+        self.written.append(b".\r\n")
+
+    def send(self) -> None:
+        """Send what was written."""
+        self.writer.write(b"".join(self.written))
+        self.written.clear()
 
     async def flush(self) -> None:
         """Send what was written; wait until the client has read most of it.
 
         Raises `_GoneError`.
         """
-        self.writer.write(bytes(self.written))
-        self.written.clear()
+        if self.action is not None:
+            await self.send_by_rules(self.action)
+        self.send()
+        if self.connection.is_closing():
+            raise _GoneError
+        if not self.connection.get_write_buffer_size():
+            return
         try:
             async with asyncio.timeout(self.server.limits.pop3_idle):
                 await self.writer.drain()
@@ -284,19 +435,23 @@ class Pop3Connection:
             self.connection.abort()
             raise _GoneError from error
 
-    async def read_line(self, most: int) -> bytes | None:
+    async def read_line(
+        self, most: int, taker: Callable[[bytes], bool] | None = None
+    ) -> bytes | None:
         """The next line without its end, or `None` where it had more octets than `most`.
 
-        The client has been told then. Raises `_GoneError`.
+        The client has been told then. `taker` may obey it sooner. Raises `_GoneError`.
         """
         try:
-            async with asyncio.timeout(self.server.limits.pop3_idle):
-                line = await self.reader.readuntil(b"\n")
+            line = await self.reader.line(self.server.limits.pop3_idle, taker)
         except asyncio.LimitOverrunError as error:
             self.err("that line doesn't end, good bye")
             raise _GoneError from error
         except (OSError, asyncio.IncompleteReadError) as error:
             # TimeoutError, too, is an OSError: silence gets no reply (RFC 1939 section 3).
+            if self.connection.get_write_buffer_size():
+                # What the client doesn't read would otherwise keep the connection open.
+                self.connection.abort()
             raise _GoneError from error
         if len(line) > most:
             self.err(f"a line may have {most} octets")
@@ -305,7 +460,7 @@ class Pop3Connection:
 
     # -- the AUTHORIZATION state
 
-    async def do_user(self, name: str) -> None:
+    def do_user(self, name: str) -> None:
         self.name = name
         # Whether there is such an account is nobody's business yet (RFC 1939 section 13).
         self.ok("send the password")
@@ -322,7 +477,7 @@ class Pop3Connection:
             self.err("PLAIN is the only mechanism here")
             return
         if response is None:
-            self.written += b"+ \r\n"
+            self.written.append(b"+ \r\n")
             await self.flush()
             line = await self.read_line(_RESPONSE_OCTETS)
             if line is None:
@@ -344,13 +499,14 @@ class Pop3Connection:
 
     async def _log_in(self, name: str, password: str) -> None:
         server = self.server
+        if server.rulebook.written and await self.refused_by_rule(self.verb.decode(), name):
+            return
         account = server.accounts.log_in(name, password)
         if account is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FAILURE_DELAY):
-                    await self.reader.ended.wait()
+            await self.pause(self.failure_delay)
             self.failures += 1
-            self.leaving = self.failures == _FAILURES
+            self.failure_delay = min(2 * self.failure_delay, server.limits.pop3_idle)
+            self.leaving = self.failures == server.limits.login_failures
             self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
             return
         if not server.maildrops.lock(account):
@@ -378,24 +534,24 @@ class Pop3Connection:
         await self.flush()
         # Whatever came in plaintext behind STLS must not be obeyed inside TLS (RFC 2595 section 4,
         # CVE-2011-0411). asyncio has no public way to forget it.
-        self.reader._buffer.clear()  # type: ignore[attr-defined]
+        self.reader.forget()
         try:
             await self.connection.start_tls(self.server.stls)
         except OSError as error:
             raise _GoneError from error
 
-    async def do_quit(self) -> None:
+    def do_quit(self) -> None:
         self.leaving = True
         self.ok(f"{self.server.hostname} POP3 server signing off")
 
     # -- both states
 
-    async def do_capa(self) -> None:
+    def do_capa(self) -> _Rest:
         names = ["TOP", "UIDL", "USER", "SASL PLAIN", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
         if self.maildrop is None and self.server.stls is not None and not self.connection.tls:
             names.append("STLS")
         self.ok("capability list follows")
-        await self.lines(f"{name}\r\n".encode() for name in names)
+        return self.lines(f"{name}\r\n".encode() for name in names)
 
     # -- the TRANSACTION state
 
@@ -418,62 +574,66 @@ class Pop3Connection:
 
     def _content(self, number: int) -> bytes | None:
         """What is stored of a message, or `None`; the client has been told then."""
-        maildrop, store = self._open, self.server.store
-        row = store.message(maildrop.mailbox.id, maildrop.messages[number].row.uid)
-        if row is None:
+        maildrop = self._open
+        uid = maildrop.messages[number].row.uid
+        octets = self.server.store.octets_of(maildrop.mailbox.id, uid)
+        if octets is None:
             self.err(f"message {number} has been removed by another mail program")
-            return None
-        return store.octets(row.content)
+        return octets
 
-    async def do_stat(self) -> None:
+    def do_stat(self) -> None:
         self.ok(f"{len(self._open.messages)} {self._open.octets}")
 
-    async def do_list(self, text: str | None = None) -> None:
-        await self._listing(text, lambda number: str(self._open.messages[number].octets))
+    def do_list(self, text: str | None = None) -> _Rest:
+        return self._listing(text, lambda number: str(self._open.messages[number].octets))
 
-    async def do_uidl(self, text: str | None = None) -> None:
-        await self._listing(text, self._open.unique_id)
+    def do_uidl(self, text: str | None = None) -> _Rest:
+        return self._listing(text, self._open.unique_id)
 
-    async def _listing(self, text: str | None, told: Callable[[int], str]) -> None:
+    def _listing(self, text: str | None, told: Callable[[int], str]) -> _Rest:
         if text is None:
             self.ok(str(self._open))
-            await self.lines(f"{n} {told(n)}\r\n".encode() for n in tuple(self._open.messages))
-        elif (number := self._number(text)) is not None:
+            return self.lines(f"{n} {told(n)}\r\n".encode() for n in tuple(self._open.messages))
+        if (number := self._number(text)) is not None:
             self.ok(f"{number} {told(number)}")
+        return None
 
-    async def do_retr(self, text: str) -> None:
+    def do_retr(self, text: str) -> _Rest:
         number = self._number(text)
         if number is not None and (content := self._content(number)) is not None:
-            self.ok(f"{self._open.messages[number].octets} octets")
-            await self.lines(_wire_lines(content))
+            octets = self._open.messages[number].octets
+            self.ok(f"{octets} octets")
+            return self.lines(_wire_lines(content, whole=octets == len(content)))
+        return None
 
-    async def do_top(self, text: str, count: str) -> None:
+    def do_top(self, text: str, count: str) -> _Rest:
         number = self._number(text)
         if number is None:
-            return
+            return None
         if not (count.isascii() and count.isdigit()):
             self.err("how many lines is a number from 0 on")
-            return
+            return None
         if (content := self._content(number)) is not None:
             self.ok("top of message follows")
-            await self.lines(_wire_lines(_top_of(content, int(count))))
+            return self.lines(_wire_lines(_top_of(content, int(count))))
+        return None
 
-    async def do_dele(self, text: str) -> None:
+    def do_dele(self, text: str) -> None:
         number = self._number(text)
         if number is not None:
             self._open.deleted[number] = self._open.messages.pop(number)
             self.ok(f"message {number} deleted")
 
-    async def do_noop(self) -> None:
+    def do_noop(self) -> None:
         self.ok()
 
-    async def do_rset(self) -> None:
+    def do_rset(self) -> None:
         self._open.reset()
         self.ok(f"maildrop has {self._open}")
 
     # -- the UPDATE state
 
-    async def do_update(self) -> None:
+    def do_update(self) -> None:
         """QUIT in the TRANSACTION state: now what was marked as deleted is removed."""
         maildrop = self._open
         self.leaving = True
@@ -523,8 +683,15 @@ def _top_of(message: bytes, lines: int) -> bytes:
     return message[:end]
 
 
-def _wire_lines(message: bytes) -> Iterator[bytes]:
-    """A message as lines that end in CRLF, their dots stuffed (RFC 1939 section 3), in pieces."""
+def _wire_lines(message: bytes, *, whole: bool = False) -> Iterator[bytes]:
+    """A message as lines that end in CRLF, their dots stuffed (RFC 1939 section 3), in pieces.
+
+    `whole` says that all its lines do end in CRLF.
+    """
+    if whole and b"\n." not in message and not message.startswith(b"."):
+        for start in range(0, len(message), _PIECE_OCTETS):
+            yield message[start : start + _PIECE_OCTETS]
+        return
     start, at_line_start = 0, True
     while start < len(message):
         end = message.rfind(b"\n", start, start + _PIECE_OCTETS) + 1 or start + _PIECE_OCTETS

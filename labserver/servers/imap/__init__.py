@@ -29,8 +29,10 @@ from labserver.network.clock import Clock
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts
 from labserver.servers.imap.commands import all_commands
-from labserver.servers.imap.connection import Connection, Reader
+from labserver.servers.imap.connection import LINE_OCTETS, Connection
 from labserver.servers.imap.state import State
+from labserver.servers.reader import Reader
+from labserver.servers.rulebook import Rulebook
 from labserver.store import Store
 
 if TYPE_CHECKING:
@@ -92,22 +94,28 @@ class ImapServer:
         hostname: str,
         clock: Clock,
         limits: Limits,
+        rulebook: Rulebook,
         tls: ssl.SSLContext | None,
         implicit_tls: bool = False,
     ) -> None:
         self._store, self._accounts = store, accounts
-        self._clock, self._limits = clock, limits
+        self._clock, self._limits, self._rulebook = clock, limits, rulebook
         self._offers_tls = tls is not None and not implicit_tls
         self._config = _Config(hostname, limits, tls)
         self._commands = self._config.commands
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
-        return asyncio.StreamReaderProtocol(Reader(), self._connected)
+        return asyncio.StreamReaderProtocol(Reader(LINE_OCTETS), self._connected)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(
-            self._commands, self._config, self._limits, cast(Reader, reader), writer
+            self._commands,
+            self._config,
+            self._limits,
+            cast(Reader, reader),
+            writer,
+            self._rulebook,
         )
         state = State(
             self._config,

@@ -10,10 +10,19 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from pymap.parsing import EndLine, Params, Space
-from pymap.parsing.command import Command, CommandAuth, CommandNoArgs, CommandSelect, auth, select
+from pymap.parsing.command import (
+    Command,
+    CommandAuth,
+    CommandNoArgs,
+    CommandSelect,
+    auth,
+    nonauth,
+    select,
+)
 from pymap.parsing.commands import Commands, InvalidCommand
 from pymap.parsing.exceptions import NotParseable
 from pymap.parsing.message import AppendMessage
@@ -30,11 +39,41 @@ from pymap.parsing.specials import (
     StatusAttribute,
 )
 
+from labserver.servers.imap.fetch import MOST, Items
+
+_INITIAL_RESPONSE = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 _CHARSETS = {b"US-ASCII": "ascii", b"UTF-8": "utf-8"}
 _BAD_CHARSET = b"BADCHARSET (US-ASCII UTF-8)"
 
 Buffer = memoryview
+
+
+# -- logging in
+
+
+class AuthenticateCommand(nonauth.AuthenticateCommand):
+    """AUTHENTICATE, with the client's first answer where it comes at once (RFC 4959)."""
+
+    def __init__(self, tag: bytes, mech_name: bytes, initial: bytes | None = None) -> None:
+        super().__init__(tag, mech_name)
+        self.initial = initial
+        """In base64; empty where the client said `=`, `None` where it waits to be asked."""
+
+    @classmethod
+    def parse(cls, buf: Buffer, params: Params) -> tuple[AuthenticateCommand, Buffer]:
+        _, buf = Space.parse(buf, params)
+        mechanism, buf = Atom.parse(buf, params)
+        initial = None
+        if not _at_end(buf, params):
+            _, buf = Space.parse(buf, params)
+            response = _INITIAL_RESPONSE.match(buf)
+            if response is None:
+                raise NotParseable(buf)
+            initial = bytes(response[0]).removeprefix(b"=")
+            buf = buf[response.end() :]
+        _, buf = EndLine.parse(buf, params)
+        return cls(params.tag, mechanism.value.upper(), initial), buf
 
 
 # -- mailbox names
@@ -323,23 +362,40 @@ class FetchCommand(select.FetchCommand):
         _, buf = Space.parse(buf, params)
         numbers, buf = SequenceSet.parse(buf, params.copy(uid=cls.uid))
         _, buf = Space.parse(buf, params)
-        items: list[FetchAttribute]
-        macro = _MACROS.get(bytes(buf).strip().upper())
-        if macro:
-            items = [FetchItem(name) for name in macro]
-            buf = buf[len(bytes(buf).rstrip()) :]
-        elif bytes(buf[:1]) == b"(":
-            listed, buf = List.parse(buf, params.copy(expected=[FetchItem]))
-            items = list(listed.get_as(FetchItem))
-        else:
-            item, buf = FetchItem.parse(buf, params)
-            items = [item]
-        if not items:
-            raise NotParseable(buf)
-        if cls.uid and b"UID" not in [item.value for item in items]:
-            items.append(FetchItem(b"UID"))
-        _, buf = EndLine.parse(buf, params)
+        items, buf = _items(buf, params, uid=cls.uid)
         return cls(params.tag, numbers, items), buf
+
+    def __init__(self, tag: bytes, numbers: SequenceSet, items: Items) -> None:
+        super().__init__(tag, numbers, items.items)
+        self.items = items
+
+    def is_quick(self, exists: int) -> bool:
+        """Whether it takes but a moment, in a mailbox with so many messages."""
+        if not self.items.octets:
+            return exists <= MOST
+        numbers = self.sequence_set.value
+        return len(numbers) == 1 and not isinstance(numbers[0], tuple)
+
+
+def _items(buf: Buffer, params: Params, *, uid: bool) -> tuple[Items, Buffer]:
+    """The items to the end of a FETCH command; UID FETCH always tells the UID."""
+    items: list[FetchAttribute]
+    macro = _MACROS.get(bytes(buf).strip().upper())
+    if macro:
+        items = [FetchItem(name) for name in macro]
+        buf = buf[len(bytes(buf).rstrip()) :]
+    elif bytes(buf[:1]) == b"(":
+        listed, buf = List.parse(buf, params.copy(expected=[FetchItem]))
+        items = list(listed.get_as(FetchItem))
+    else:
+        item, buf = FetchItem.parse(buf, params)
+        items = [item]
+    if not items:
+        raise NotParseable(buf)
+    if uid and b"UID" not in [item.value for item in items]:
+        items.append(FetchItem(b"UID"))
+    _, buf = EndLine.parse(buf, params)
+    return Items(items), buf
 
 
 class UidFetchCommand(FetchCommand):
@@ -348,6 +404,40 @@ class UidFetchCommand(FetchCommand):
     command = b"UID FETCH"
     delegate = FetchCommand
     uid = True
+
+
+_FETCH = re.compile(
+    rb"([A-Za-z0-9.]{1,50}) (UID )?FETCH (N(?::N)?(?:,N(?::N)?)*) ([^{]{1,200}\n)".replace(
+        b"N", rb"(?:[1-9][0-9]{0,9}|\*)"
+    ),
+    re.IGNORECASE,
+)
+
+
+def fetch_command(line: Buffer) -> FetchCommand | None:
+    """The FETCH in a line, read the short way; `None` where the line has to be read as any other.
+
+    Mail programs say the same again and again, so their items are read only once.
+    """
+    found = _FETCH.fullmatch(line)
+    if found is None:
+        return None
+    tag, uid, numbers, items = found.groups()
+    try:
+        read = _known_items(items, uid is not None)
+        if numbers.isdigit():
+            wanted = SequenceSet([int(numbers)], uid is not None)
+        else:
+            wanted, _ = SequenceSet.parse(memoryview(numbers), Params(uid=uid is not None))
+    except (NotParseable, ValueError, RecursionError):
+        return None
+    return (UidFetchCommand if uid else FetchCommand)(tag, wanted, read)
+
+
+@lru_cache(maxsize=64)
+def _known_items(text: bytes, uid: bool) -> Items:
+    items, _ = _items(memoryview(text), Params(), uid=uid)
+    return items
 
 
 class SearchCommand(select.SearchCommand):
@@ -437,6 +527,7 @@ class UnreadableCommand(InvalidCommand):
 
 _CORRECTED: tuple[type[Command], ...] = (
     AppendCommand,
+    AuthenticateCommand,
     CopyCommand,
     CreateCommand,
     DeleteCommand,

@@ -6,22 +6,25 @@ What a command means is not known here (`state.py`).
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from proxyprotocol.sock import SocketInfoLocal
 from pymap.concurrent import Subsystem
 from pymap.config import IMAPConfig
-from pymap.context import current_command
 from pymap.exceptions import ResponseError
 from pymap.imap import IMAPConnection
 from pymap.imap.state import ConnectionState
 from pymap.parsing.command import Command
-from pymap.parsing.command.nonauth import AuthenticateCommand, StartTLSCommand
-from pymap.parsing.commands import Commands
+from pymap.parsing.command.nonauth import LoginCommand, StartTLSCommand
+from pymap.parsing.commands import Commands, InvalidCommand
 from pymap.parsing.exceptions import NotParseable
 from pymap.parsing.response import (
     CommandResponse,
@@ -36,12 +39,21 @@ from pymap.parsing.response import (
 )
 from pymap.parsing.specials import Tag
 from pymap.parsing.state import ParsingInterrupt, ParsingState
+from pysasl.creds.server import ServerCredentials
 from pysasl.exception import AuthenticationError
+from pysasl.mechanism import ChallengeResponse, ServerChallenge
 
-from labserver.rules import Limits
-from labserver.servers.imap.commands import IdleCommand, UnreadableCommand
+from labserver.rules import Action, Limits, Occasion
+from labserver.servers.imap.commands import (
+    AuthenticateCommand,
+    IdleCommand,
+    UnreadableCommand,
+    fetch_command,
+)
 from labserver.servers.imap.state import State
-from labserver.store import StoreError
+from labserver.servers.reader import Reader
+from labserver.servers.rulebook import Rulebook
+from labserver.store import NoRoom, StoreError
 
 if TYPE_CHECKING:
     from labserver.network.recorder import Connection as Transport
@@ -55,41 +67,38 @@ _LITERAL_OCTETS = 4096
 """The longest literal that isn't a message."""
 _PIECE_OCTETS = 64 * 1024
 """How much is written before the client has to have read some of it."""
+_BIG_OCTETS = 64 * 1024
+"""What is longer is sent by itself."""
 _BAD_COMMANDS = 20
 """Commands in a row that weren't commands."""
-_NON_SYNC = re.compile(rb"\{([0-9]{1,18})\+\}\r?\n\Z")
-
-
-class Reader(asyncio.StreamReader):
-    """A stream reader that can forget what nobody has asked for yet, and tells of the end."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=LINE_OCTETS)
-        self.ended = asyncio.Event()
-        """The client will say nothing more."""
-
-    def feed_eof(self) -> None:
-        super().feed_eof()
-        self.ended.set()
-
-    def set_exception(self, exc: Exception) -> None:
-        super().set_exception(exc)
-        self.ended.set()
-
-    def forget(self) -> None:
-        # asyncio has no public way to do this.
-        self._buffer.clear()  # type: ignore[attr-defined]
-        self._maybe_resume_transport()  # type: ignore[attr-defined]
+_APPEND = re.compile(rb"[^ ]+ APPEND ", re.IGNORECASE)
+_NON_SYNC = re.compile(rb"\{([0-9]+)\+\}\r?\n\Z")
 
 
 class _Output:
     """What is to be sent, in pieces that are neither tiny nor huge."""
 
     def __init__(self) -> None:
-        self.octets = bytearray()
+        self.octets = 0
+        self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        self.octets += data
+        self._pieces.append(data)
+        self.octets += len(data)
+
+    def take(self) -> list[bytes]:
+        """All of it in order, what is small put together; then it is no longer to be sent."""
+        pieces, self._pieces, self.octets = self._pieces, [], 0
+        taken: list[bytes] = []
+        small: list[bytes] = []
+        for piece in pieces:
+            if len(piece) < _BIG_OCTETS:
+                small.append(piece)
+                continue
+            taken += [b"".join(small), piece]  # to copy it would cost more than to send it alone
+            small.clear()
+        taken.append(b"".join(small))
+        return taken
 
 
 class _FarewellError(Exception):
@@ -106,14 +115,29 @@ class Connection(IMAPConnection):
         limits: Limits,
         reader: Reader,
         writer: asyncio.StreamWriter,
+        rulebook: Rulebook,
     ) -> None:
         super().__init__(commands, config, reader, writer, SocketInfoLocal(writer))
+        self._rulebook = rulebook
+        self._action: Action | None = None
+        """What the lab's rules want at the command being obeyed."""
+        self._appending: Action | None = None
+        """What they want at an APPEND that is still being read."""
+        self._passed = 0
+        """Octets of content that have passed, in or out."""
+        self._account = ""
+        """Who has logged in."""
         self._limits = limits
         self._incoming = reader
         self._output = _Output()
         self._most_octets = _LITERAL_OCTETS
         """How long a literal of the command being read may be."""
+        self._commands = 0
         self._bad_commands = 0
+        self._may_wait = True
+        """Whether what is being written may wait for others."""
+        self._answered: Response | None = None
+        """The answer to the line that is read next, which was obeyed already."""
 
     @property
     def transport(self) -> Transport:
@@ -130,31 +154,37 @@ class Connection(IMAPConnection):
         async with asyncio.timeout(self._limits.imap_idle):
             return await waiting
 
-    async def readline(self) -> memoryview:
-        """A line, and with it the literals whose octets the client sends unasked (RFC 7888)."""
+    async def readline(self, taker: Callable[[bytes], bool] | None = None) -> memoryview:
+        """A line, and with it the literals whose octets the client sends unasked (RFC 7888).
+
+        One that announces none may be taken away by the `taker` instead.
+        """
         line = bytearray()
         too_big = False
         while True:
-            piece = await self._read_to_line_end()
+            piece = await self._read_to_line_end(None if line else taker)
             if not too_big:
                 line += piece
-            literal = _NON_SYNC.search(piece, max(0, len(piece) - 40))
+            literal = _NON_SYNC.match(piece, max(0, piece.rfind(b"{")))
             if literal is None:
                 break
+            if len(literal[1]) > 18 or int(literal[1]) > self._limits.session_octets:
+                raise _FarewellError(b"That is longer than a session may be.", b"TOOBIG")
             octets = int(literal[1])
             if too_big or len(line) + octets > self._most_octets + LINE_OCTETS:
                 # It comes anyway; it is read, but not kept.
                 too_big = True
                 await self._skip(octets)
             else:
-                line += await self._within(self.reader.readexactly(octets))
+                self._announce(bytes(line))
+                line += await self._literal(octets)
         if too_big:
             raise _TooBigError(bytes(line))
         return memoryview(bytes(line))
 
-    async def _read_to_line_end(self) -> bytes:
+    async def _read_to_line_end(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
         try:
-            return await self._within(self.reader.readuntil(b"\n"))
+            return await self._incoming.line(self._limits.imap_idle, taker)
         except asyncio.LimitOverrunError as error:
             text = b"A line can have at most %d octets." % LINE_OCTETS
             raise _FarewellError(text, b"CLIENTBUG") from error
@@ -167,7 +197,7 @@ class Connection(IMAPConnection):
             octets -= len(piece)
 
     async def read_continuation(self, literal_length: int) -> memoryview:
-        literal = await self._within(self.reader.readexactly(literal_length))
+        literal = await self._literal(literal_length)
         return memoryview(literal + await self.readline())
 
     async def read_command(self, state: ConnectionState) -> Command:
@@ -177,13 +207,17 @@ class Connection(IMAPConnection):
         line = memoryview(b"")
         literals: list[memoryview] = []
         try:
-            line = await self.readline()
+            line = await self.readline(partial(self._fetch_at_once, cast(State, state)))
+            fetch = fetch_command(line)
+            if fetch is not None:
+                return fetch
             while True:
                 params = self.params.copy(ParsingState(continuations=literals), max_append_len=most)
                 try:
                     command, _ = self.commands.parse(line, params)
                     return command
                 except ParsingInterrupt as interrupt:
+                    self._announce(bytes(line))
                     await self._interrupt(state, interrupt, literals)
                 if sum(map(len, literals)) > most + LINE_OCTETS:
                     raise _FarewellError(b"That command is too long.", b"CLIENTBUG")
@@ -203,14 +237,30 @@ class Connection(IMAPConnection):
     # -- writing
 
     async def write_response(self, resp: Response) -> None:
-        await resp.async_write(self._output)
+        await self._write(resp)
         await self.flush()
+
+    async def _write(self, resp: Response) -> None:
+        await resp.async_write(self._output)
+        if self._action is not None and isinstance(resp, ResponseOk):
+            octets = b"".join(self._output.take())
+            before, end, last = octets[:-2].rpartition(b"\r\n")
+            tag, _, said = last.partition(b" ")
+            reply = self._action.instead_of(said.decode("utf-8", "replace"))
+            self._output.write(before + end + tag + b" " + reply.encode() + b"\r\n")
+
+    def send(self) -> None:
+        """Send what was written."""
+        for piece in self._output.take():
+            self.writer.write(piece)
 
     async def flush(self) -> None:
         """Send what was written; wait until the client has read most of it."""
-        octets = bytes(self._output.octets)
-        self._output.octets.clear()
-        self.writer.write(octets)
+        if self._action is not None:
+            await self._send_by_rules(self._action, b"".join(self._output.take()))
+        self.send()
+        if not self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            return
         try:
             await self._within(self.writer.drain())
         except TimeoutError:
@@ -219,8 +269,11 @@ class Connection(IMAPConnection):
             raise ConnectionError("The client doesn't read.") from None
 
     async def written(self) -> None:
-        if len(self._output.octets) >= _PIECE_OCTETS:
+        if not self._may_wait:
+            return
+        if self._output.octets >= _PIECE_OCTETS:
             await self.flush()
+        await asyncio.sleep(0)
 
     async def pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -230,14 +283,17 @@ class Connection(IMAPConnection):
     def _bye(self, text: bytes, code: bytes | None = None) -> None:
         """Say that the connection ends, without waiting for the client to hear it."""
         bye = ResponseBye(text, ResponseCode.of(code))
-        self.writer.write(bytes(self._output.octets) + bytes(bye))
-        self._output.octets.clear()
+        self._output.write(bytes(bye))
+        self.send()
 
     # -- the dialogue
 
     async def run(self, state: ConnectionState) -> None:
         """Greet, then obey one command after the other until one side ends the connection."""
         try:
+            if self._rulebook.written:
+                self._action = self._ask("greeting")
+                await self._carry_out(b"*")
             await self.write_response(await state.do_greeting())
             while await self._obey_one(cast(State, state)):
                 pass
@@ -246,6 +302,9 @@ class Connection(IMAPConnection):
         except (ConnectionError, EOFError):
             pass  # the client has gone
         except TimeoutError:
+            if self.transport.get_write_buffer_size():
+                # What the client doesn't read would otherwise keep the connection open.
+                self.transport.abort()
             self._bye(b"You were silent for too long.")
         except asyncio.CancelledError:
             # Not raised again: nothing comes after, and Python 3.11's streams would complain.
@@ -256,20 +315,49 @@ class Connection(IMAPConnection):
 
     async def _obey_one(self, state: State) -> bool:
         """Obey one command; whether there may be another one."""
+        self._action, self._appending, self._passed = None, None, 0
+        self._account = state.session.owner if state.logged_in else ""
         command = await self.read_command(state)
-        token = current_command.set(command)
-        try:
-            response = await self._answer(state, command)
-        finally:
-            current_command.reset(token)
-        await self.write_response(response)
+        response = self._answered
+        if response is None:
+            self._commands += 1
+            if self._commands > self._limits.session_commands:
+                raise _FarewellError(b"That is enough for one session, come back later.", b"LIMIT")
+            refusal = await self._refused_by_rule(state, command)
+            response = refusal or await self._answer(state, command)
+            await self._write(response)
+        self._answered = None
+        await self.flush()
         if response.is_terminal:
             return False
         self._bad_commands = self._bad_commands + 1 if response.is_bad else 0
         if self._bad_commands == _BAD_COMMANDS:
             raise _FarewellError(b"That is no IMAP.", b"CLIENTBUG")
+        if state.failures == self._limits.login_failures:
+            raise _FarewellError(b"That was the last wrong password here.")
         if isinstance(command, StartTLSCommand) and isinstance(response, ResponseOk):
             return await self._begin_tls()
+        return True
+
+    def _fetch_at_once(self, state: State, line: bytes) -> bool:
+        """Obey a quick FETCH as it comes; whether that was all, so that it need not be read."""
+        if self._commands >= self._limits.session_commands:
+            return False
+        if self._rulebook.written or self.transport.get_write_buffer_size():
+            return False  # it waits for the rules, or for what the client hasn't read yet
+        command = fetch_command(memoryview(line))
+        if command is None or not state.is_quick(command):
+            return False
+        self._commands += 1
+        self._may_wait = False
+        response = _at_once(self._answer(state, command))
+        _at_once(response.async_write(self._output))
+        self._may_wait = True
+        if response.is_terminal or response.is_bad:
+            self._answered = response
+            return False
+        self._bad_commands = 0
+        self.send()
         return True
 
     async def _answer(self, state: State, command: Command) -> Response:
@@ -287,7 +375,11 @@ class Connection(IMAPConnection):
             return error.get_response(command.tag)
         except StoreError as error:
             _log.warning("IMAP %s: %s", command.command.decode(), error)
-            text = b"The mail store can't do that now, nothing was changed."
+            # Not OVERQUOTA: what is full is the disk, no quota of this user's (RFC 5530 section 3).
+            why = b"The mail store can't do that now"
+            if isinstance(error, NoRoom):
+                why = b"The disk is full"
+            text = why + b", nothing was changed."
             return ResponseNo(command.tag, text, ResponseCode.of(b"UNAVAILABLE"))
         except (OSError, EOFError, _FarewellError):
             raise  # these are the connection's: see `run`
@@ -300,13 +392,133 @@ class Connection(IMAPConnection):
         if state.logged_in:
             return await state.do_command(command)
         try:
-            credentials = await self.authenticate(state, command.mech_name)
+            credentials = await self._credentials(state, command)
         except UnicodeDecodeError:
             return ResponseBad(command.tag, b"Name and password have to be UTF-8.")
+        except binascii.Error:
+            return ResponseBad(command.tag, b"That isn't base64.")
         except (AuthenticationError, _TooBigError) as error:
-            text = str(error) or "That isn't base64."
+            text = str(error) or "That is too long."
             return ResponseBad(command.tag, text.encode("ascii", "replace"))
+        if self._rulebook.written:
+            self._action = self._ask("AUTHENTICATE", credentials.authcid if credentials else "")
+            if refusal := await self._carry_out(command.tag):
+                return refusal
         return await state.do_authenticate(command, credentials)
+
+    async def _credentials(
+        self, state: State, command: AuthenticateCommand
+    ) -> ServerCredentials | None:
+        """What the client claims by that mechanism; `None` where it isn't offered."""
+        mechanism = state.auth.get_server(command.mech_name)
+        if mechanism is None:
+            return None
+        given = command.initial
+        answers: list[ChallengeResponse] = []
+        while True:
+            try:
+                credentials, _ = mechanism.server_attempt(answers)
+                return credentials
+            except ServerChallenge as challenge:
+                if given is None:
+                    question = base64.b64encode(challenge.data)
+                    await self.write_response(ResponseContinuation(question))
+                    given = bytes(await self.readline()).rstrip(b"\r\n")
+                    if given == b"*":
+                        raise AuthenticationError("Authentication canceled.") from None
+                octets = base64.b64decode(given, validate=True)
+                answers.append(ChallengeResponse(challenge.data, octets))
+                given = None
+
+    # -- what goes wrong on purpose
+
+    def _ask(self, command: str, who: str | None = None) -> Action | None:
+        """What the rules want at this command, about that account or who has logged in."""
+        client = self.transport.get_extra_info("peername")[0]
+        address = self._account if who is None else who
+        return self._rulebook.ask(
+            Occasion("IMAP", command, address, client, logged_in=bool(self._account))
+        )
+
+    async def _refused_by_rule(self, state: State, command: Command) -> CommandResponse | None:
+        """The reply that a rule gives instead of having the command obeyed, if one does."""
+        name, who = command.command, None
+        if isinstance(command, InvalidCommand):
+            name = (command.command_name or b"").upper()
+        if self._appending is not None:
+            # Its content has come: nothing of that is left to be done.
+            inside = self._appending.disconnect == "inside"
+            self._action = replace(
+                self._appending, pace=0.0, disconnect="" if inside else self._appending.disconnect
+            )
+        elif not self._rulebook.written:
+            return None
+        elif isinstance(command, AuthenticateCommand) and not state.logged_in:
+            return None  # asked when it is known whose login it is
+        else:
+            if isinstance(command, LoginCommand):
+                who = command.userid.decode("utf-8", "replace")
+            self._action = self._ask(name.decode("ascii", "replace"), who)
+        return await self._carry_out(command.tag)
+
+    async def _carry_out(self, tag: bytes) -> CommandResponse | None:
+        """Wait, hang up or refuse, if that is what the rules want."""
+        action = self._action
+        if action is None:
+            return None
+        if action.delay:
+            await self.pause(action.delay)
+        if action.disconnect == "before":
+            self._hang_up(action)
+        if not action.refuses:
+            return None
+        word, _, text = action.reply.removeprefix("* ").partition(" ")
+        if word == "BYE":
+            raise _FarewellError(text.encode())
+        return (ResponseNo if word == "NO" else ResponseBad)(tag, text.encode())
+
+    def _hang_up(self, action: Action) -> NoReturn:
+        if action.reply:
+            self.writer.write(action.reply.encode() + b"\r\n")
+        raise ConnectionAbortedError("A rule ended the connection.")
+
+    def _announce(self, line: bytes) -> None:
+        """A literal follows; where it is a message, the rules are asked now."""
+        if self._rulebook.written and self._appending is None and _APPEND.match(line):
+            self._appending = self._ask("APPEND") or Action()
+
+    async def _literal(self, octets: int) -> bytes:
+        """The octets of a literal, as far and as fast as the rules let them."""
+        action = self._appending
+        if action is None or not (action.pace or action.disconnect == "inside"):
+            return await self._within(self.reader.readexactly(octets))
+        literal = bytearray()
+        while True:
+            left = octets - len(literal)
+            if action.disconnect == "inside":
+                left = min(left, action.octets - self._passed)
+                if left <= 0 and self._passed >= action.octets:
+                    self._hang_up(action)
+            if left <= 0:
+                return bytes(literal)
+            size = min(left, int(action.pace) or left)
+            literal += await self._within(self.reader.readexactly(size))
+            self._passed += size
+            if action.pace:
+                await asyncio.sleep(size / action.pace)
+
+    async def _send_by_rules(self, action: Action, octets: bytes) -> None:
+        """Send that as far and as fast as the rules let it. Raises `OSError`."""
+        if octets and action.disconnect == "after":
+            self._hang_up(action)
+        for piece, seconds in action.portions(octets, self._passed):
+            if self.transport.is_closing():
+                raise ConnectionAbortedError("The client has gone.")
+            self.writer.write(piece)
+            self._passed += len(piece)
+            await asyncio.sleep(seconds)
+        if action.disconnect == "inside" and self._passed >= action.octets:
+            self._hang_up(action)
 
     async def _begin_tls(self) -> bool:
         context = self.config.ssl_context
@@ -352,6 +564,16 @@ class Connection(IMAPConnection):
                     return untagged
                 untagged.write(self._output)
             await self.flush()
+
+
+def _at_once(working: Coroutine[Any, Any, T]) -> T:
+    """The result of what never has to wait, though it could."""
+    try:
+        working.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    working.close()
+    raise RuntimeError("That had to wait.")
 
 
 class _TooBigError(Exception):

@@ -6,6 +6,8 @@ of them ask the same store.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -13,7 +15,7 @@ from pymap.backend.mailbox import MailboxDataInterface, MailboxSetInterface
 from pymap.backend.session import BaseSession
 from pymap.concurrent import Event
 from pymap.config import IMAPConfig
-from pymap.exceptions import MailboxError, MailboxNotFound, MailboxReadOnly, ResponseError
+from pymap.exceptions import MailboxError, MailboxReadOnly, ResponseError
 from pymap.flags import FlagOp
 from pymap.interfaces.message import CachedMessage
 from pymap.listtree import ListTree
@@ -26,13 +28,17 @@ from pymap.parsing.specials.flag import Deleted, Seen
 from pymap.selected import SelectedMailbox, SelectedSet
 
 from labserver.network.clock import Clock
-from labserver.servers.imap.messages import Content, Message, Remembered
+from labserver.servers.imap.messages import Message, Remembered
 from labserver.servers.imap.search import Candidate, condition
 from labserver.servers.imap.selected import SYSTEM_FLAGS, KeptFlags, Selected, apply
-from labserver.store import MailboxExists, MailboxRow, NoSuchMailbox, Store
+from labserver.store import MailboxExists, MailboxRow, NoSuchMailbox, Store, StoreError
 
 DELIMITER = "/"
 _LONGEST_NAME = 255
+_MOST_SEARCHED = 1000
+"""Messages searched before other clients are served."""
+_COST_OF_CONTENT = 100
+"""One that is looked into counts as so many that aren't."""
 
 AnyMessage = Message | Remembered
 _PERMITTED = KeptFlags()
@@ -108,7 +114,7 @@ class Mailbox(MailboxDataInterface[AnyMessage]):
         changes = self._store.changes(self.row.id)
         if changes.recent and not readonly:
             self._store.claim_recent(self.row.id)
-        return Selected(self.row.id, changes, readonly=readonly)
+        return Selected(self.row, changes, readonly=readonly)
 
     async def update_selected(
         self, selected: SelectedMailbox, *, wait_on: Event | None = None
@@ -116,6 +122,8 @@ class Mailbox(MailboxDataInterface[AnyMessage]):
         view = cast(Selected, selected)
         if wait_on is not None:
             await self._changed_since(view.mod_sequence, wait_on)
+        if view.writes == self._store.writes:
+            return view
         try:
             changes = self._store.changes(self.row.id, view.mod_sequence)
         except NoSuchMailbox:
@@ -124,6 +132,7 @@ class Mailbox(MailboxDataInterface[AnyMessage]):
         if changes.recent and not view.readonly:
             self._store.claim_recent(self.row.id)
         view.learn(changes)
+        view.writes = self._store.writes
         return view
 
     async def _changed_since(self, moment: int, enough: Event) -> None:
@@ -212,13 +221,6 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
                 raise KeyError(name) from error
         return Mailbox(self._store, self._clock, row)
 
-    def by_id(self, mailbox: int) -> Mailbox:
-        """The mailbox of that id, whatever it is called now. Raises `KeyError`."""
-        for row in self._store.mailboxes(self._account):
-            if row.id == mailbox:
-                return Mailbox(self._store, self._clock, row)
-        raise KeyError(mailbox)
-
     async def add_mailbox(self, name: str) -> ObjectId:
         name = _checked(name.removesuffix(DELIMITER))
         with self._store.transaction():
@@ -292,7 +294,7 @@ class Session(BaseSession[AnyMessage]):
 
     def __init__(self, config: IMAPConfig, store: Store, clock: Clock, account: str) -> None:
         super().__init__(account)
-        self._config, self._store = config, store
+        self._config, self._store, self._clock = config, store, clock
         self._mailboxes = MailboxSet(store, clock, account)
 
     @property
@@ -310,10 +312,8 @@ class Session(BaseSession[AnyMessage]):
         """New messages are recent until a client is told of them, whoever that is."""
 
     async def _get_selected(self, selected: SelectedMailbox) -> Mailbox:
-        try:
-            return self._mailboxes.by_id(selected.lookup)
-        except KeyError as error:
-            raise MailboxNotFound("") from error
+        # Whatever it is called now. Where it has been removed, the next update says so.
+        return Mailbox(self._store, self._clock, cast(Selected, selected).mailbox)
 
     async def check_mailbox(
         self,
@@ -322,11 +322,7 @@ class Session(BaseSession[AnyMessage]):
         wait_on: Event | None = None,
         housekeeping: bool = False,
     ) -> SelectedMailbox:
-        try:
-            mailbox = await self._get_selected(selected)
-        except MailboxNotFound:
-            selected.set_deleted()
-            return selected
+        mailbox = await self._get_selected(selected)
         return await mailbox.update_selected(selected, wait_on=wait_on)
 
     async def select_mailbox(
@@ -360,15 +356,24 @@ class Session(BaseSession[AnyMessage]):
     async def fetch_messages(
         self, selected: SelectedMailbox, sequence_set: SequenceSet, set_seen: bool
     ) -> tuple[Iterable[tuple[int, AnyMessage]], SelectedMailbox]:
-        if set_seen:
-            seen = frozenset({Seen})
-            return await self._update_flags(selected, sequence_set, seen, FlagOp.ADD)
+        raise NotImplementedError("FETCH is told by `fetch.py`; see `State.do_fetch`.")
+
+    async def look(self, selected: Selected, read: Iterable[range] = ()) -> None:
+        """Learn what happened in the mailbox; messages that are `read` become \\Seen."""
         mailbox = await self._get_selected(selected)
-        found = [
-            (number, await mailbox.get(known.uid, known))
-            for number, known in selected.messages.get_all(sequence_set)
-        ]
-        return found, await mailbox.update_selected(selected)
+        await mailbox.update_selected(selected)
+        unseen = {
+            uid: flags
+            for _, uids in selected.still_there(read)
+            for uid in uids
+            if (flags := selected.flags_now(uid)) is not None and Seen not in flags
+        }
+        if unseen:
+            with self._store.transaction():
+                for uid, flags in unseen.items():
+                    names = frozenset(map(str, flags | {Seen}))
+                    self._store.set_flags(mailbox.row.id, uid, names)
+            await mailbox.update_selected(selected)
 
     async def update_flags(
         self,
@@ -405,12 +410,23 @@ class Session(BaseSession[AnyMessage]):
         fits = condition(keys, known.exists, known.max_uid)
         found: list[tuple[int, AnyMessage]] = []
         rows = {row.uid: row for row in self._store.messages(mailbox.row.id)}
+        until_others = _MOST_SEARCHED
         for number, uid in enumerate(known.uids, 1):
-            if uid in rows:
-                message = Message(self._store, rows[uid])
-                flags = message.get_flags(selected.session_flags)
-                if fits(Candidate(number, message, flags, Content(self._store, rows[uid]))):
+            if uid not in rows:
+                continue
+            message = Message(self._store, rows[uid])
+            candidate = Candidate(number, message, message.get_flags(selected.session_flags))
+            try:
+                if fits(candidate):
                     found.append((number, message))
+            except StoreError:
+                if self._store.message(mailbox.row.id, uid) is not None:
+                    raise
+                # While others were searched another client removed this one.
+            until_others -= _COST_OF_CONTENT if candidate.was_read else 1
+            if until_others <= 0:
+                until_others = _MOST_SEARCHED
+                await asyncio.sleep(0)
         return found, await mailbox.update_selected(selected)
 
     async def expunge_mailbox(
@@ -458,6 +474,9 @@ class Session(BaseSession[AnyMessage]):
         return code, await source.update_selected(selected)
 
 
+_WILDCARDS = re.compile(r"[*%]{2,}")
+
+
 def _matches(pattern: str, name: str) -> bool:
     """Whether LIST's pattern fits: `*` is anything, `%` anything within one level.
 
@@ -465,6 +484,10 @@ def _matches(pattern: str, name: str) -> bool:
     """
     if name == "INBOX":
         pattern = pattern.upper()
+    # Of wildcards in a row one does as well, and without it a long row would take for ever.
+    pattern = _WILDCARDS.sub(lambda row: "*" if "*" in row[0] else "%", pattern)
+    if len(pattern) - pattern.count("*") - pattern.count("%") > len(name):
+        return False
     places = _past_wildcards(pattern, {0})
     for character in name:
         after = set()

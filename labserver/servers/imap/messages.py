@@ -7,7 +7,7 @@ import binascii
 import contextlib
 import quopri
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 
@@ -45,8 +45,14 @@ class Message(BaseMessage):
         """Octets."""
         return self._row.size
 
+    @property
+    def content(self) -> Content:
+        """Its content, which is read when the first of its octets is needed."""
+        store, content = self._store, self._row.content
+        return Content(self._row.size, lambda: store.octets(content))
+
     async def load_content(self, requirement: FetchRequirement) -> Content:
-        return Content(self._store, self._row)
+        return self.content
 
 
 class Remembered(BaseMessage):
@@ -62,19 +68,19 @@ class Remembered(BaseMessage):
 
 
 class Content(LoadedMessageInterface):
-    """A message's content, read from the store when the first of its octets is needed.
+    """A message's content, so many octets that are read when the first of them is needed.
 
     It lives as long as one response is being written. Where the message has been removed in the
-    meantime, reading it raises `StoreError`.
+    meantime, reading it may raise `StoreError`.
     """
 
-    def __init__(self, store: Store, row: MessageRow) -> None:
-        self._store, self._row = store, row
+    def __init__(self, size: int, read: Callable[[], bytes]) -> None:
+        self._size, self._read = size, read
 
     @cached_property
     def octets(self) -> bytes:
         """Header and body as they are stored."""
-        return self._store.octets(self._row.content)
+        return self._read()
 
     @cached_property
     def message(self) -> Part:
@@ -92,7 +98,7 @@ class Content(LoadedMessageInterface):
 
     def get_size(self, section: Sequence[int] | None = None) -> int:
         if not section:
-            return self._row.size
+            return self._size
         part = self.message.at(list(section))
         return 0 if part is None else len(part.body)
 

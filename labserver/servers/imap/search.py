@@ -30,7 +30,14 @@ class Candidate:
     """Its message sequence number."""
     message: Message
     flags: frozenset[Flag]
-    content: Content
+    was_read: bool = False
+    """Whether its content had to be looked into."""
+
+    @cached_property
+    def content(self) -> Content:
+        """Its content, which is read when it is needed."""
+        self.was_read = True
+        return self.message.content
 
     @cached_property
     def flag_names(self) -> frozenset[bytes]:

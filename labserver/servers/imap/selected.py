@@ -7,7 +7,7 @@ here is what the client knows; changes wait until a command's response carries t
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence, Set
 
 from pymap.flags import FlagOp, PermanentFlags, SessionFlags
@@ -23,10 +23,11 @@ from pymap.parsing.response.specials import (
 )
 from pymap.parsing.specials import FetchAttribute, FetchValue, Flag, ObjectId, SequenceSet
 from pymap.parsing.specials.flag import Recent, Wildcard, get_system_flags
+from pymap.parsing.specials.sequenceset import MaxValue
 from pymap.selected import SelectedMailbox, SynchronizedMessages
 
 from labserver.servers.imap.messages import Remembered, flags_of
-from labserver.store import Changes
+from labserver.store import Changes, MailboxRow
 
 _FLAGS = FetchAttribute(b"FLAGS")
 _UID = FetchAttribute(b"UID")
@@ -79,13 +80,35 @@ class Told(SynchronizedMessages):
     def get(self, uid: int) -> Remembered | None:
         return Remembered(uid, self.flags[uid]) if uid in self.flags else None
 
+    def runs(self, seq_set: SequenceSet) -> list[range]:
+        """The numbers of messages in a set, in order, as few ranges of them as can be."""
+        most = self.max_uid if seq_set.uid else self.exists
+        match seq_set.value:
+            case [int(number)] if not seq_set.uid:
+                return [range(number, number + 1)] if 0 < number <= most else []
+            case [int(uid)]:
+                number = self.number(uid)
+                return [range(number, number + 1)] if uid in self.flags else []
+        found: list[range] = []
+        for item in seq_set.value:
+            ends = item if isinstance(item, tuple) else (item, item)
+            low, high = sorted(most if isinstance(end, MaxValue) else end for end in ends)
+            if seq_set.uid:
+                low = bisect_left(self.uids, low) + 1
+                high = bisect_right(self.uids, high)
+            run = range(max(low, 1), min(high, self.exists) + 1)
+            if run:
+                found.append(run)
+        merged: list[range] = []
+        for run in sorted(found, key=lambda one: one.start):
+            if merged and run.start <= merged[-1].stop:
+                merged[-1] = range(merged[-1].start, max(merged[-1].stop, run.stop))
+            else:
+                merged.append(run)
+        return merged
+
     def get_uids(self, seq_set: SequenceSet) -> Sequence[tuple[int, int]]:
-        if not seq_set.uid:
-            return [(n, self.uids[n - 1]) for n in sorted(seq_set.flatten(self.exists)) if n]
-        wanted = seq_set.flatten(self.max_uid)
-        if len(wanted) > len(self.uids):
-            return [(n, uid) for n, uid in enumerate(self.uids, 1) if uid in wanted]
-        return [(self.number(uid), uid) for uid in sorted(wanted) if uid in self.flags]
+        return [(n, self.uids[n - 1]) for run in self.runs(seq_set) for n in run]
 
     def get_all(self, seq_set: SequenceSet) -> Sequence[tuple[int, Remembered]]:
         return [(n, Remembered(uid, self.flags[uid])) for n, uid in self.get_uids(seq_set)]
@@ -94,10 +117,11 @@ class Told(SynchronizedMessages):
 class Selected(SelectedMailbox):
     """One client's view of the mailbox it has selected."""
 
-    def __init__(self, mailbox: int, changes: Changes, *, readonly: bool) -> None:
-        super().__init__(
-            ObjectId(b"F%d" % mailbox), readonly, KeptFlags(), SessionFlags(()), lookup=mailbox
-        )
+    def __init__(self, mailbox: MailboxRow, changes: Changes, *, readonly: bool) -> None:
+        super().__init__(ObjectId(b"F%d" % mailbox.id), readonly, KeptFlags(), SessionFlags(()))
+        self.mailbox = mailbox
+        self.writes = -1
+        """The store's `writes` when it was last asked what happened."""
         self.mod_sequence = changes.modseq
         self._told = Told({uid: flags_of(names) for uid, names in changes.flags.items()})
         self._keywords = self.keywords
@@ -132,6 +156,35 @@ class Selected(SelectedMailbox):
             for uid in self._flags.keys() - set(changes.uids):
                 del self._flags[uid]
             self.session_flags.remove(gone)
+
+    def flags_now(self, uid: int) -> frozenset[Flag] | None:
+        """The flags of a message the client knows of, told or not; `None` where it is gone."""
+        if uid in self._removed:
+            return None
+        return self._flags[uid] if uid in self._flags else self._told.flags.get(uid)
+
+    def still_there(self, runs: Iterable[range]) -> list[tuple[int, list[int]]]:
+        """Those of these messages that weren't removed: the first one's number, UIDs in order."""
+        there: list[tuple[int, list[int]]] = []
+        for run in () if self._is_gone else runs:
+            uids = self._told.uids[run.start - 1 : run.stop - 1]
+            if self._removed.isdisjoint(uids):
+                there.append((run.start, uids))
+            else:
+                left = zip(run, uids, strict=True)
+                there += [(number, [uid]) for number, uid in left if uid not in self._removed]
+        return there
+
+    def tell_all_flags(self, runs: Iterable[range]) -> frozenset[int]:
+        """Tell the flags that have changed with these messages; the UIDs of those that have any."""
+        changed = frozenset(
+            uid
+            for uid, flags in self._flags.items()
+            if flags != self._told.flags.get(uid, flags)
+            and any(self._told.number(uid) in run for run in runs)
+        )
+        self._told.flags |= {uid: self._flags[uid] for uid in changed}
+        return changed
 
     def set_deleted(self) -> None:
         self._is_gone = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from pymap.bytes import WriteStream
 from pymap.parsing.primitives import List, LiteralString, Nil, QuotedString, String
@@ -19,6 +20,8 @@ _NOT_QUOTABLE = re.compile(rb"[\x00\r\n\x80-\xff]")
 _LONGEST_QUOTED = 1000
 _LONGEST_LIST = 50_000
 """Octets of a list of addresses that are looked at."""
+_MOST_ADDRESSES = 1000
+"""How many of them are told."""
 _ADDRESS_PIECE = re.compile(
     rb"""
       (?P<quoted> "(?:[^"\\]|\\.)*" )
@@ -83,7 +86,8 @@ class Envelope(EnvelopeStructure):
         )
 
     def _found(self, name: bytes) -> list[List]:
-        return list(addresses(b",".join(self._message.all(name))[:_LONGEST_LIST]))
+        found = addresses(b",".join(self._message.all(name))[:_LONGEST_LIST])
+        return list(islice(found, _MOST_ADDRESSES))
 
 
 def _nlist(items: list[List]) -> List | Nil:
