@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import ssl
 import tempfile
+import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from errno import ENOTDIR
 from pathlib import Path
 from types import MappingProxyType
@@ -24,15 +26,18 @@ from labserver.network import (
     interrupts,
 )
 from labserver.network.recorder import Journal, Recorder, Service
-from labserver.rules import Limits
+from labserver.rules import Limits, Rule
 from labserver.servers.accounts import Accounts
 from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
+from labserver.servers.rulebook import Rulebook
 from labserver.servers.smtp import SmtpServer
 from labserver.store import Store
 from labserver.tls import Tls, certificates
-from labserver.transcript import Session
+from labserver.transcript import ProtocolName, Session
+
+_log = logging.getLogger("labserver")
 
 ACCOUNTS: Mapping[str, str] = MappingProxyType(
     {"ana@lab.example": "ana-lab-password", "ben@lab.example": "ben-lab-password"}
@@ -40,6 +45,13 @@ ACCOUNTS: Mapping[str, str] = MappingProxyType(
 """The accounts of a lab that is given none."""
 
 LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
+
+_GOODBYES: Mapping[ProtocolName, str] = {
+    "SMTP": "421 4.3.2 {} has {}, come back later\r\n",
+    "POP3": "-ERR [SYS/TEMP] {} has {}, come back later\r\n",
+    "IMAP": "* BYE {} has {}, come back later\r\n",
+}
+"""What a client is told that the servers never get to see, or see no more."""
 
 _STORE_FILE = "mail.sqlite"
 _LISTENERS_TEXT = ", ".join(LISTENERS)
@@ -51,16 +63,23 @@ class LabError(Exception):
     """A lab can't do what was asked; the text is one sentence for people."""
 
 
+def latest() -> Lab | None:
+    """The lab made last in this process, if it is still there: what a magic means by "the lab"."""
+    return _latest() if _latest is not None else None
+
+
 class Lab:
     """SMTP, POP3 and IMAP servers on this machine, ready when the constructor returns.
 
     `accounts` maps addresses to passwords. `network` carries the bytes; without it the
     environment variable LABSERVER_NETWORK chooses. `data` is a folder that keeps the mail, made
-    if need be; without it the mail goes when the lab is closed. With `catch_all` mail to any
-    address is taken and kept. `ports` fixes the port of listeners by name. `hostname` is the
-    servers' name, by default the first account's domain.
+    if need be; without it the mail goes when the lab is closed. A damaged store in it is set aside;
+    `notice` then says so in one sentence. With `catch_all` mail to any address is taken and kept.
+    `ports` fixes the port of listeners by name. `hostname` is the servers' name, by default the
+    first account's domain. `rules` script what goes wrong on purpose (`rules.py`), `seed` is what
+    their chances are drawn from.
 
-    Raises `ValueError` for accounts, ports or a hostname that make no sense, `NetworkError`
+    Raises `ValueError` for accounts, ports, rules or a hostname that make no sense, `NetworkError`
     where a port can't be had, `StoreError` or `OSError` where the folder can't be used.
     """
 
@@ -74,6 +93,8 @@ class Lab:
         hostname: str = "",
         limits: Limits | None = None,
         ports: Mapping[str, int] | None = None,
+        rules: Iterable[Rule] = (),
+        seed: int = 0,
     ) -> None:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
@@ -89,11 +110,15 @@ class Lab:
                 raise ValueError(f"{port!r} is not a port for {name}; 0 (any free) to 65535 are.")
         if data == "":
             raise ValueError("The folder for the mail has an empty name; give another or none.")
+        if type(seed) is not int:
+            raise ValueError(f"A seed is a whole number, not {seed!r}.")
+        self._rulebook = Rulebook(seed)
+        self.rules = rules
         self.limits = limits or Limits()
 
         # What has to be given back stands on one stack, known to the finalizer from the start,
         # so that an interrupt at any moment leaves nothing behind.
-        things = contextlib.ExitStack()
+        self._things = things = contextlib.ExitStack()
         self._finalizer = weakref.finalize(self, interrupts.in_finalizer(things.close))
         try:
             with interrupts.deferred():
@@ -101,6 +126,8 @@ class Lab:
         except BaseException:
             self.close()
             raise
+        global _latest
+        _latest = weakref.ref(self)
 
     def _start(
         self,
@@ -123,8 +150,13 @@ class Lab:
                 raise NotADirectoryError(ENOTDIR, "it is a file", str(folder))
             folder.mkdir(parents=True, exist_ok=True)
         self._tls = certificates(folder, self.hostname) if network.can.tls else None
-        self._store = store = network.run(lambda: Store(folder / _STORE_FILE))
+        # Mail programs know a folder of mail by UIDVALIDITY: one that was emptied gets another.
+        uidvalidity = 1 if data is None else int(network.clock.now().timestamp())
+        self._store = store = network.run(lambda: Store(folder / _STORE_FILE, uidvalidity))
         things.callback(_where_servers_run(network, store.close))
+        self.notice = store.notice
+        if self.notice:
+            _log.warning("%s", self.notice)
         limits = self.limits
         self._journal = Journal(
             network.clock, Bounds(limits.transcript_body, limits.transcript), limits.sessions
@@ -140,6 +172,7 @@ class Lab:
         accounts = self._accounts
         context = self._tls.server if self._tls else None
         limits, clock, name = self.limits, self._network.clock, self.hostname
+        rulebook = self._rulebook
         deliveries = DeliveryQueue(self._store)
         maildrops = Maildrops()
 
@@ -150,6 +183,7 @@ class Lab:
                 hostname=name,
                 clock=clock,
                 limits=limits,
+                rulebook=rulebook,
                 tls=context,
                 implicit_tls=implicit,
                 submission=submission,
@@ -161,6 +195,7 @@ class Lab:
                 accounts,
                 hostname=name,
                 limits=limits,
+                rulebook=rulebook,
                 maildrops=maildrops,
                 tls=context,
                 implicit_tls=implicit,
@@ -173,29 +208,43 @@ class Lab:
                 hostname=name,
                 clock=clock,
                 limits=limits,
+                rulebook=rulebook,
                 tls=context,
                 implicit_tls=implicit,
             )
 
-        journal, most = self._journal, limits.connections
-        later = "too many connections, come back later"
-        smtp_busy = f"421 4.3.2 {name} has {later}\r\n".encode()
-        pop3_busy = f"-ERR [SYS/TEMP] {later}\r\n".encode()
-        imap_busy = f"* BYE {later}\r\n".encode()
+        def service(
+            listener: str,
+            protocol: ProtocolName,
+            server: SmtpServer | Pop3Server | ImapServer,
+            *,
+            implicit: bool = False,
+        ) -> Service:
+            goodbye = _GOODBYES[protocol]
+            return Service(
+                listener,
+                protocol,
+                server.factory,
+                self._journal,
+                context if implicit else None,
+                limits.connections,
+                # Under TLS from the first octet nobody could read it.
+                b"" if implicit else goodbye.format(name, "too many connections").encode(),
+                limits.session_octets,
+                goodbye.format(name, "heard too much in one session").encode(),
+            )
+
         services = [
-            Service("smtp", "SMTP", smtp().factory, journal, None, most, smtp_busy),
-            Service("pop3", "POP3", pop3().factory, journal, None, most, pop3_busy),
-            Service("imap", "IMAP", imap().factory, journal, None, most, imap_busy),
+            service("smtp", "SMTP", smtp()),
+            service("pop3", "POP3", pop3()),
+            service("imap", "IMAP", imap()),
         ]
         if context is not None:
-            submission = smtp(submission=True).factory
-            submissions = smtp(submission=True, implicit=True).factory
-            pop3s, imaps = pop3(implicit=True).factory, imap(implicit=True).factory
             services += [
-                Service("submission", "SMTP", submission, journal, None, most, smtp_busy),
-                Service("submissions", "SMTP", submissions, journal, context, most),
-                Service("pop3s", "POP3", pop3s, journal, context, most),
-                Service("imaps", "IMAP", imaps, journal, context, most),
+                service("submission", "SMTP", smtp(submission=True)),
+                service("submissions", "SMTP", smtp(submission=True, implicit=True), implicit=True),
+                service("pop3s", "POP3", pop3(implicit=True), implicit=True),
+                service("imaps", "IMAP", imap(implicit=True), implicit=True),
             ]
         return services
 
@@ -260,6 +309,16 @@ class Lab:
         return self._network
 
     @property
+    def store(self) -> Store:
+        """Where this lab's mail rests; to be used where the servers run: `network.run`."""
+        return self._store
+
+    @property
+    def journal(self) -> Journal:
+        """The sessions as they are recorded; to be used where the servers run."""
+        return self._journal
+
+    @property
     def tls(self) -> ssl.SSLContext:
         """A client's TLS context that trusts this lab's own authority."""
         return self._certificates().client
@@ -274,23 +333,63 @@ class Lab:
             raise LabError("This lab has no TLS: this Python can't do it.")
         return self._tls
 
+    # -- what goes wrong on purpose
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What goes wrong on purpose; may be set at any time, from any thread.
+
+        From then on each command follows the new rules. Values equal to old ones go on with what
+        they remember (how often they applied, who tried when); all others begin anew. Raises
+        `ValueError` for what is no rule.
+        """
+        return self._rulebook.rules
+
+    @rules.setter
+    def rules(self, rules: Iterable[Rule]) -> None:
+        self._rulebook.rules = rules
+
     # -- what happened
 
     @property
     def sessions(self) -> tuple[Session, ...]:
         """All connections so far, oldest first, after the servers have read what has arrived."""
-        if not self._finalizer.alive:
+        if self.closed:
             return self._journal.sessions()
         self._network.settle()
         return self._network.run(self._journal.sessions)
 
-    def on_session(self, heard: Callable[[Session], None]) -> None:
-        """Have `heard` called with each session when it has ended, on the network's loop."""
+    def on_session(self, heard: Callable[[Session], None]) -> Callable[[], None]:
+        """Have `heard` called with each session when it has ended, on the network's loop.
+
+        What is returned ends that when it is called, once or more often.
+        """
 
         def ended(recorder: Recorder) -> None:
             heard(recorder.session())
 
-        self._journal.heard.append(ended)
+        listening = self._journal.heard
+        listening.append(ended)
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                listening.remove(ended)
+
+        return stop
+
+    def mailboxes(self, address: str) -> dict[str, int]:
+        """That address's mailboxes, and how many messages each holds; INBOX comes first.
+
+        Raises `LabError` where this lab keeps no mail for it, or is closed.
+        """
+        self._expect_account(address)
+        store = self._store
+
+        def read() -> dict[str, int]:
+            rows = store.mailboxes(address)
+            return {"INBOX": 0} | {row.name: store.counts(row.id).messages for row in rows}
+
+        return self._network.run(read)
 
     def inbox(self, address: str) -> Mailbox:
         """The messages in the INBOX of that address.
@@ -299,13 +398,32 @@ class Lab:
         """
         return self.mailbox(address, "INBOX")
 
+    def wait_for(self, address: str, messages: int = 1, timeout: float = 5.0) -> Mailbox:
+        """The INBOX of that address as soon as it holds so many messages.
+
+        For mail that another thread or program is sending. Raises `LabError` where `timeout`
+        seconds pass first; without threads nothing comes unasked, so there it looks only once.
+        """
+        self._expect_account(address)
+        clock, news = self._network.clock, threading.Event()
+        deadline = clock.seconds() + timeout
+        stop = self._network.run(lambda: self._store.watch(lambda _: news.set()))
+        try:
+            while len(inbox := self.inbox(address)) < messages:
+                if not self.can.threads or not news.wait(max(0.0, deadline - clock.seconds())):
+                    came = f"{len(inbox)} {'message' if len(inbox) == 1 else 'messages'}"
+                    raise LabError(
+                        f"{address} has {came} after {timeout:g} seconds; {messages} wanted."
+                    )
+                news.clear()
+        finally:
+            with contextlib.suppress(NetworkError):  # the lab was closed meanwhile
+                self._network.run(stop)
+        return inbox
+
     def mailbox(self, address: str, name: str) -> Mailbox:
         """The messages in one of that address's mailboxes. Raises `LabError`, `NoSuchMailbox`."""
-        if not self._finalizer.alive:
-            raise LabError("This lab is closed; make a new one with Lab().")
-        if not self._accounts.has(address):
-            raise LabError(f"This lab has no account {address}; it has {', '.join(self.accounts)}.")
-        self._network.settle()
+        self._expect_account(address)
         store = self._store
 
         def read() -> Mailbox:
@@ -326,12 +444,34 @@ class Lab:
 
         return self._network.run(read)
 
+    def _expect_account(self, address: str) -> None:
+        """Raise `LabError` unless mail for it can be read; then read what has arrived."""
+        if self.closed:
+            raise LabError("This lab is closed; make a new one with Lab().")
+        if not self._accounts.has(address):
+            raise LabError(f"This lab has no account {address}; it has {', '.join(self.accounts)}.")
+        self._network.settle()
+
     # -- the end
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has given back its ports; its sessions can still be read."""
+        return not self._finalizer.alive
 
     def close(self) -> None:
         """Free ports, thread and files. May be called again."""
         with interrupts.deferred():
             self._finalizer()
+
+    def closes_with(self, function: Callable[[], object]) -> None:
+        """Have `function` called first of all when the lab is closed; it mustn't hold the lab.
+
+        Raises `LabError` where that has happened already.
+        """
+        if self.closed:
+            raise LabError("This lab is closed; make a new one with Lab().")
+        self._things.callback(function)
 
     def __enter__(self) -> Lab:
         return self
@@ -340,9 +480,12 @@ class Lab:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._finalizer.alive:
+        if self.closed:
             return f"<Lab {self.hostname}, closed>"
         return f"<Lab {self.hostname}: {', '.join(self.listeners)}>"
+
+
+_latest: weakref.ref[Lab] | None = None
 
 
 def _where_servers_run(network: Network, function: Callable[[], None]) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import imaplib
 import json
 import os
 import poplib
@@ -30,6 +31,7 @@ from labserver import (
     Session,
     StoreError,
 )
+from labserver.lab import latest
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
@@ -295,11 +297,15 @@ def test_accounts_and_hostname_can_be_given(network: Network) -> None:
 
 def test_on_session_hears_of_each_session_when_it_has_ended(lab: Lab) -> None:
     heard: list[Session] = []
-    lab.on_session(heard.append)
+    stop = lab.on_session(heard.append)
     for _ in range(3):
         send(lab)
     assert tuple(lab.sessions) == tuple(heard)
     assert all(session.closed for session in heard)
+    stop()
+    stop()
+    send(lab)
+    assert len(lab.sessions) == len(heard) + 1
 
 
 def test_a_large_mailbox_can_be_looked_at(lab: Lab) -> None:
@@ -417,6 +423,63 @@ def test_a_lab_that_fails_half_way_leaves_nothing_behind() -> None:
             with pytest.raises(NetworkError, match=r"\APort 23993 \(imaps\) is in use .*\.\Z"):
                 Lab(ports={"imaps": 23993})
         assert works(lab)
+
+
+def test_mailboxes_are_named_with_their_counts(lab: Lab) -> None:
+    assert lab.mailboxes("ben@lab.example") == {"INBOX": 0}
+    with imaplib.IMAP4(*lab.imap, timeout=10) as client:
+        client.starttls(lab.tls)
+        client.login("ben@lab.example", lab.accounts["ben@lab.example"])
+        client.create("Sent")
+        client.append("Sent", "", "", b"Subject: hi\r\n\r\nhi\r\n")
+    assert lab.mailboxes("ben@lab.example") == {"INBOX": 0, "Sent": 1}
+    with pytest.raises(LabError, match="no account zoe"):
+        lab.mailboxes("zoe@lab.example")
+
+
+def test_mail_that_somebody_else_sends_can_be_waited_for(lab: Lab) -> None:
+    def send() -> None:
+        with smtplib.SMTP(*lab.smtp) as client:
+            client.sendmail(*MAIL)
+
+    send()
+    assert len(lab.wait_for("ben@lab.example")) == 1
+    with pytest.raises(LabError, match="has 1 message after"):
+        lab.wait_for("ben@lab.example", 2, timeout=0.1)
+    if lab.can.threads:
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert len(lab.wait_for("ben@lab.example", 2, timeout=30)) == 2
+        sending.join()
+    with pytest.raises(LabError, match="no account zoe"):
+        lab.wait_for("zoe@lab.example")
+
+
+def test_waiting_ends_when_the_lab_is_closed() -> None:
+    with Lab(network=LoopbackNetwork()) as lab:
+        closing = threading.Timer(0.05, lab.close)
+        closing.start()
+        with pytest.raises(LabError):
+            lab.wait_for("ben@lab.example", timeout=0.2)
+        closing.join()
+
+
+def test_a_lab_knows_that_it_is_closed(lab: Lab) -> None:
+    assert not lab.closed
+    lab.close()
+    assert lab.closed
+    with pytest.raises(LabError, match="closed"):
+        lab.mailboxes("ben@lab.example")
+
+
+def test_the_lab_made_last_is_known_as_long_as_it_is_there() -> None:
+    first = Lab()
+    with Lab() as second:
+        assert latest() is second
+    first.close()
+    del second
+    gc.collect()
+    assert latest() is None
 
 
 # -- interrupts
