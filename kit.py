@@ -4,7 +4,7 @@
     python3 kit.py test         runs every check that this machine can run (tests/checks.py)
     python3 kit.py book         builds the book to _build/html (book/build.py)
     python3 kit.py notebooks    runs the lessons anew and stores their outputs
-    python3 kit.py bench        runs the benchmarks
+    python3 kit.py bench        runs the benchmarks (benchmarks/bench.py)
     python3 kit.py setup        only prepares .venv
 
 Standard library only, and nothing that one operating system alone has. Even Python 2.7 can parse
@@ -312,7 +312,7 @@ def store_lesson(lesson):
         raise Problem("there is no lesson notebooks/{}.".format(lesson.name), code=2)
     execute = [python_in(VENV), "-m", "nbconvert", "--to=notebook", "--execute", lesson]
     execute += ["--ExecutePreprocessor.kernel_name=python3", "--ExecutePreprocessor.timeout=120"]
-    env = environment(VENV, LABSERVER_NETWORK=None)
+    env = environment(VENV, LABSERVER_NETWORK=None, LABSERVER_PROGRESS="memory")
     with tempfile.TemporaryDirectory() as folder:
         label = "Running notebooks/" + lesson.name
         code, output = watch(label, execute + ["--output-dir=" + folder], env)
@@ -324,12 +324,14 @@ def store_lesson(lesson):
 
 
 def bench(options):
-    """Run the benchmarks and print their table."""
+    """Measure this server beside others and write benchmarks/RESULTS.md."""
     script = ROOT / "benchmarks" / "bench.py"
     if not script.exists():
         raise Problem("there is no benchmarks/bench.py here, so there is nothing to measure.")
     prepare(DEVELOPER)
-    return run([python_in(VENV), script], environment(VENV))
+    flags = ["--quick"] if options.quick else []
+    flags += ["--only"] + options.only if options.only else []
+    return run([python_in(VENV), "-m", "benchmarks.bench"] + flags, environment(VENV))
 
 
 def setup(options):
@@ -356,6 +358,8 @@ def read_arguments(arguments):
     which.add_argument("--quick", action="store_true", help="only what takes seconds")
     which.add_argument("--all", action="store_true", help="a left-out check is a failure")
     added["book"].add_argument("--serve", action="store_true", help="show it in the browser")
+    added["bench"].add_argument("--quick", action="store_true", help="the main table in a minute")
+    added["bench"].add_argument("--only", nargs="+", metavar="PART", help="only these parts")
     added["notebooks"].add_argument("lesson", nargs="*", help="only these, e.g. 00-start-here")
     if not arguments or arguments[0] == "--no-browser":
         arguments = ["lab"] + arguments

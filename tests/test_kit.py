@@ -151,6 +151,15 @@ def test_unknown_lesson_and_missing_benchmarks_are_named(clone: Path) -> None:
     assert ONE_SENTENCE.fullmatch(bench.stderr)
 
 
+def test_benchmarks_are_told_what_to_measure(clone: Path) -> None:
+    (clone / "benchmarks").mkdir()
+    script = "import sys; print(sys.argv[1:])"
+    (clone / "benchmarks" / "bench.py").write_text(script, encoding="utf-8")
+    told = kit_py(clone, "bench", "--quick", "--only", "smtp", "memory").stdout.splitlines()
+    assert told[-1] == "['--quick', '--only', 'smtp', 'memory']"
+    assert kit_py(clone, "bench").stdout.splitlines()[-1] == "[]"
+
+
 # --- the virtual environment --------------------------------------------------------------------
 
 
