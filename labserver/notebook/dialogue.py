@@ -1,0 +1,209 @@
+"""A session as an annotated dialogue, at once or line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from labserver.catalog import Meaning, source_url
+from labserver.notebook.view import (
+    LOCK,
+    Row,
+    View,
+    bounded,
+    chip,
+    count,
+    frame,
+    milliseconds,
+    pieces,
+    replies_together,
+    rows_of,
+    sentence,
+    tls_facts,
+    tls_name,
+    who,
+)
+from labserver.transcript import Session
+from labserver.transcript import rows_of as text_rows
+
+_MOST_ITEMS = 300
+"""Shown of a long dialogue: its beginning and, as half as many, its end."""
+_BODY_LINES = 200
+_TEXT_BODY_LINES = 40
+
+
+def dialogue(session: Session, *, reveal: bool = False) -> View:
+    """The dialogue with the meaning of each line.
+
+    Each line unfolds to what it means, where the standard says so, and what else the server could
+    have said. Passwords are masked unless `reveal` is set.
+    """
+    items = _Items(session, reveal)
+    html = frame(
+        "dialogue",
+        f"{session.protocol} on {session.listener}",
+        f"<ol>{items.html()}</ol>",
+        facts=items.facts(),
+        time=milliseconds(session.duration),
+    )
+    return View(html, items.text())
+
+
+def replay(session: Session) -> View:
+    """The annotated dialogue, to be played line by line, for pages without a server.
+
+    All of it is there from the start: for print, for a screen reader, and for whoever wants
+    nothing to move. A switch (no script) lets the lines appear one after the other.
+    """
+    items = _Items(session, reveal=False)
+    html = frame(
+        "dialogue",
+        f"{session.protocol} on {session.listener}",
+        '<label class="play"><input type="checkbox"> Play it line by line</label>'
+        f"<ol>{items.html(delays=True)}</ol>",
+        facts=items.facts(),
+        time=milliseconds(session.duration),
+    )
+    return View(html, items.text())
+
+
+class _Items:
+    """The dialogue's items: a command, a whole reply, a piece of content."""
+
+    def __init__(self, session: Session, reveal: bool) -> None:
+        self.session = session
+        self.rows = rows_of(session, reveal=reveal, body_lines=_BODY_LINES)
+        every: list[list[Row] | str] = list(replies_together(self.rows))
+        self.groups = bounded(
+            every, _MOST_ITEMS, lambda n: f"{n:,} commands and replies in the middle aren't shown"
+        )
+
+    def facts(self) -> list[str]:
+        """What stands beside the heading."""
+        facts = [*tls_facts(self.session), count(self.session.round_trips, "round trip")]
+        refused = sum(row.meaning.outcome in ("refused", "later") for row in self.rows)
+        return [*facts, f"{refused:,} refused"] if refused else facts
+
+    def html(self, *, delays: bool = False) -> str:
+        """The list's items."""
+        items: list[str] = []
+        tls = False
+        for group in self.groups:
+            if isinstance(group, str):
+                items.append(f'<li class="aside">{escape(group)}</li>')
+                continue
+            if group[0].line.tls and not tls:
+                tls = True
+                items.append(
+                    f'<li class="tls aside">{LOCK} from here on inside {tls_name(self.session)}: '
+                    "on the wire only records and their sizes</li>"
+                )
+            items.append(_item(group))
+        if not self.rows:
+            items.append('<li class="aside">Nothing was said.</li>')
+        items += [f'<li class="aside">{escape(sentence(n))}</li>' for n in self.session.notes]
+        if delays:
+            items = [
+                item.replace("<li", f'<li style="--n:{number}"', 1)
+                for number, item in enumerate(items)
+            ]
+        return "".join(items)
+
+    def text(self) -> str:
+        """The same as text."""
+        rows = [f"{self.session.protocol} on {self.session.listener}: {', '.join(self.facts())}"]
+        tls = False
+        for group in self.groups:
+            if isinstance(group, str):
+                rows.append(f"-- {group} --")
+                continue
+            if group[0].line.tls and not tls:
+                tls = True
+                rows.append("-- TLS from here on --")
+            for row in group:
+                rows += text_rows(row.line, row.pieces, body_lines=_TEXT_BODY_LINES)
+            rows += _said(group)
+        return "\n".join((*rows, *(f"-- {note} --" for note in self.session.notes)))
+
+
+def _title(group: Sequence[Row]) -> str:
+    return next((row.meaning.title for row in group if row.meaning.title), "")
+
+
+def _said(group: Sequence[Row]) -> list[str]:
+    """The meaning of an item as text, set in under it."""
+    label, title = group[-1].meaning.label, _title(group)
+    said = ": ".join(filter(None, (label, title)))
+    return [f"      {said}"] if said else []
+
+
+def _item(group: list[Row]) -> str:
+    row = group[-1]
+    line = row.line
+    css = line.who + (" tls" if line.tls else "")
+    head = f'<li class="{css}"><time>{milliseconds(group[0].line.at)}</time>{who(line.who)}'
+    if line.kind == "content":
+        return f"{head}{_content(row)}</li>"
+    code = "<br>".join(pieces(one.pieces) or "&nbsp;" for one in group)
+    if line.shortened:
+        code += f" … ({line.octets:,} octets)"
+    mark = chip(row.meaning.outcome, row.meaning.label)
+    return f"{head}<code>{code}</code>{mark}{_explained(group)}</li>"
+
+
+def _explained(group: list[Row]) -> str:
+    """The title, which unfolds to all that is known of the line."""
+    meaning, title = group[-1].meaning, _title(group)
+    if not title:
+        return ""
+    inside = ""
+    if len(group) > 1:
+        told = [row for row in group if row.meaning.title and row.meaning.title != title]
+        parts = (
+            f"<dt><code>{pieces(row.pieces)}</code></dt><dd>{escape(row.meaning.title)}</dd>"
+            for row in told
+        )
+        inside += f"<dl>{''.join(parts)}</dl>" if told else ""
+    inside += _told(meaning)
+    if not inside:
+        return f'<p class="title">{escape(title)}</p>'
+    return f"<details><summary>{escape(title)}</summary>{inside}</details>"
+
+
+def _told(meaning: Meaning) -> str:
+    """Detail, alternatives and sources."""
+    inside = f"<p>{escape(meaning.detail)}</p>" if meaning.detail else ""
+    if meaning.also:
+        also = "".join(
+            f"<dt><code>{escape(code)}</code></dt><dd>{escape(said)}</dd>"
+            for code, said in meaning.also
+        )
+        inside += f"<p>It could also have said:</p><dl>{also}</dl>"
+    if meaning.sources:
+        links = (
+            f'<a href="{escape(source_url(source))}">{escape(source)}</a>'
+            for source in meaning.sources
+        )
+        inside += f'<p class="sources">{", ".join(links)}</p>'
+    return inside
+
+
+def _content(row: Row) -> str:
+    """A message's octets, folded away; the dots that SMTP and POP3 double are marked."""
+    line, meaning = row.line, row.meaning
+    lines = pieces(row.pieces).split("\n")
+    shown = [
+        f"<mark>.</mark>{text[1:]}" if text.startswith("..") else text
+        for text in lines[:_BODY_LINES]
+    ]
+    notes = []
+    if line.text_lines > _BODY_LINES:
+        notes.append(f"{line.text_lines - _BODY_LINES:,} more lines not shown.")
+    if line.shortened:
+        notes.append(f"The transcript keeps the first {len(line.data):,} octets.")
+    more = "".join(f'<p class="more">{note}</p>' for note in notes)
+    title = f'<p class="title">{escape(meaning.title)}</p>' if meaning.title else ""
+    return (
+        f'<details class="body"><summary>message content, {line.octets:,} octets</summary>'
+        f"<pre>{chr(10).join(shown)}</pre>{more}{title}</details>"
+    )

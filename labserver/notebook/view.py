@@ -1,0 +1,238 @@
+"""What a view is, and the parts that the views are made of.
+
+A view is self-contained HTML: no script, nothing fetched; readable without colour and by a screen
+reader; light and dark follow the page it stands in. All that came over the wire is escaped. What
+differs from run to run stands in `<time>` elements and in `<var data-stable="…">`, so that stored
+outputs can be compared. The same as text is stable throughout.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import TypeVar
+
+from labserver.catalog import Meaning, Outcome, explain
+from labserver.transcript import Line, Piece, Session, Side, machine_made
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class View:
+    """Something to look at: a notebook shows its HTML, `print` its text."""
+
+    html: str
+    """Stands alone in any page."""
+    text: str
+    """The same on every machine and at any time."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a session with all that is shown of it."""
+
+    line: Line
+    pieces: tuple[Piece, ...]
+    meaning: Meaning
+
+    @property
+    def stable(self) -> str:
+        """The line as text that doesn't differ between two runs."""
+        return "".join(piece.stable for piece in self.pieces)
+
+
+SIDES: dict[Side, str] = {"C": "client", "S": "server"}
+MARKS: dict[Outcome, tuple[str, str]] = {
+    "done": ("ok", "✓"),
+    "go on": ("go", "→"),
+    "later": ("later", "↻"),
+    "refused": ("no", "✕"),
+    "": ("", ""),
+}
+"""For each outcome its class and its sign."""
+
+LOCK = (
+    '<svg class="lock" width="11" height="13" viewBox="0 0 11 13" aria-hidden="true">'
+    '<path d="M2.5 6V4a3 3 0 0 1 6 0v2" fill="none" stroke="currentColor" stroke-width="1.6"/>'
+    '<rect x="1" y="6" width="9" height="6.2" rx="1.2" fill="currentColor"/></svg>'
+)
+
+
+def rows_of(session: Session, *, reveal: bool = False, body_lines: int = 1) -> list[Row]:
+    """Each line of the session with its shown parts and its meaning.
+
+    Of message content only so many lines are shown.
+    """
+    shown = session.pieces(reveal=reveal, body_lines=body_lines)
+    return [Row(*parts) for parts in zip(session.lines, shown, explain(session), strict=True)]
+
+
+def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """A multi-line reply (RFC 5321 section 4.2.1) is one item."""
+    group: list[Row] = []
+    for row in rows:
+        group.append(row)
+        line = row.line
+        if line.kind == "reply" and line.data[3:4] == b"-" and line.data[:3].isdigit():
+            continue
+        yield group
+        group = []
+    if group:
+        yield group
+
+
+def tls_facts(session: Session) -> list[str]:
+    """Where TLS begins, as one fact; none without TLS."""
+    first = next((i for i, line in enumerate(session.lines, 1) if line.tls), 0)
+    if not first:
+        return []
+    return [f"{tls_name(session)} from {'the start' if first == 1 else f'line {first:,}'}"]
+
+
+def tls_name(session: Session) -> str:
+    """`TLS 1.3`; just `TLS` where the version isn't known."""
+    return session.tls.replace("TLSv", "TLS ") or "TLS"
+
+
+# -- parts
+
+
+def frame(kind: str, label: str, inside: str, *, facts: Iterable[str] = (), time: str = "") -> str:
+    """A whole view: its style sheet, its heading with facts beside it, and what is inside.
+
+    Facts are text; inside is HTML.
+    """
+    spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    clock = f"<time>{escape(time)}</time>" if time else ""
+    return (
+        f"{styles(kind)}"
+        f'<section class="ml-view ml-{kind}" role="group" aria-label="{escape(label)}">'
+        f"<header><b>{escape(label)}</b>{spans}{clock}</header>{inside}</section>"
+    )
+
+
+@cache
+def styles(kind: str) -> str:
+    """The style sheets of one kind of view, which stand within each: an output stands alone."""
+    data = files("labserver").joinpath("data")
+    sheets = [data.joinpath(f"{name}.css").read_text(encoding="utf-8") for name in ("view", kind)]
+    return f"<style>{''.join(sheet.strip() for sheet in sheets)}</style>"
+
+
+def pieces(shown: Sequence[Piece]) -> str:
+    """Parts of a line, with the stable form beside what differs from run to run."""
+    return "".join(
+        escape(piece.exact)
+        if piece.exact == piece.stable
+        else f'<var data-stable="{escape(piece.stable)}">{escape(piece.exact)}</var>'
+        for piece in shown
+    )
+
+
+def varying(text: str) -> str:
+    """Text with dates and the like marked for comparison."""
+    return pieces(machine_made(text))
+
+
+def who(side: Side) -> str:
+    """C or S; a screen reader says the word."""
+    name = SIDES[side]
+    return f'<span class="who" role="img" aria-label="{name}" title="{name}">{side}</span>'
+
+
+def chip(outcome: Outcome, label: str) -> str:
+    """What a reply comes to: a sign and a word, coloured as well."""
+    if not label:
+        return ""
+    css, sign = MARKS[outcome]
+    mark = f'<span aria-hidden="true">{sign}</span> ' if sign else ""
+    return f'<span class="chip {css}">{mark}{escape(label)}</span>'
+
+
+def count(number: int, thing: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def sentence(note: str) -> str:
+    """A note as a whole sentence."""
+    return f"{note[:1].upper()}{note[1:]}."
+
+
+def milliseconds(seconds: float) -> str:
+    """A time as short as it is read best."""
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms"
+
+
+def cut(text: str, most: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def bounded(items: list[T], most: int, gap: Callable[[int], T]) -> list[T]:
+    """At most so many items: the beginning, what tells how many are left out, the end."""
+    left_out = len(items) - most
+    if left_out <= 0:
+        return items
+    last = most // 3
+    return [*items[: most - last], gap(left_out), *items[-last:]]
+
+
+# -- text in a drawing, which doesn't wrap by itself
+
+
+def wrapped(text: str, cells: int, *, first: int = 0, most: int = 0) -> list[str]:
+    """Text in rows of at most so many cells, broken at spaces where that is possible.
+
+    The first row may have fewer (`first`); there are at most so many rows (`most`), if that is
+    set.
+    """
+    rows = [""]
+    for word in text.split(" "):
+        room = first if first and len(rows) == 1 else cells
+        while _cells_of(f"{rows[-1]} {word}".strip()) > room:
+            if not rows[-1] and _cells_of(word) > cells:
+                rows[-1] = _first_cells(word, room)
+                word = word[len(rows[-1]) :]
+            elif not rows[-1] and len(rows) > 1:
+                break
+            rows.append("")
+            room = cells
+        rows[-1] = f"{rows[-1]} {word}".strip()
+    rows = [row for number, row in enumerate(rows) if row or not number]
+    if most and len(rows) > most:
+        rows = [*rows[: most - 1], shortened(" ".join(rows[most - 1 :]), cells)]
+    return rows
+
+
+def shortened(text: str, cells: int) -> str:
+    """Text of at most so many cells."""
+    return text if _cells_of(text) <= cells else f"{_first_cells(text, cells - 1)}…"
+
+
+def _cells_of(text: str) -> int:
+    """Cells of a fixed-width font: two for a wide character."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _first_cells(text: str, most: int) -> str:
+    used = 0
+    for end, character in enumerate(text):
+        used += _cells_of(character)
+        if used > most:
+            return text[: max(end, 1)]
+    return text

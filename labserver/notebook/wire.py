@@ -1,0 +1,222 @@
+"""A session as somebody on the path sees it: plain text, then only records and their sizes."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+
+from labserver.notebook.view import (
+    LOCK,
+    View,
+    bounded,
+    count,
+    frame,
+    milliseconds,
+    pieces,
+    tls_name,
+    who,
+)
+from labserver.transcript import MASK, Line, Piece, Record, Session, readable, rows_of
+
+_MOST_ROWS = 200
+"""Shown of the plain lines, and as many of the TLS records."""
+_BODY_LINES = 20
+_OVERHEAD = 22
+"""Octets that TLS 1.3 adds to a piece of plain text: header, content type and tag (RFC 8446
+section 5.2)."""
+_SCALE = 8
+"""Octets in one pixel of a record's bar."""
+
+_PlainRow = tuple[Line, tuple[Piece, ...]]
+
+
+def wire(session: Session, *, reveal: bool = False) -> View:
+    """What somebody on the path between client and server sees.
+
+    Without TLS everything: each command, the password (plain, or in base64, which hides nothing),
+    the message. Under TLS only how many octets went which way. Passwords are masked unless
+    `reveal` is set, and it is said that they are.
+    """
+    seen = _Seen(session, reveal)
+    label = f"{session.protocol} on {session.listener}, on the wire"
+    html = frame("wire", label, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
+    text = "\n".join((f"{label}: {', '.join(seen.facts())}", *seen.text()))
+    return View(html, text)
+
+
+class _Seen:
+    """What is to be seen on the path, in its order."""
+
+    def __init__(self, session: Session, reveal: bool) -> None:
+        self.session, self.reveal = session, reveal
+        shown = session.pieces(reveal=reveal, body_lines=_BODY_LINES)
+        both = zip(session.lines, shown, strict=True)
+        self.plain: list[_PlainRow] = [(line, parts) for line, parts in both if not line.tls]
+        records = session.records
+        self.unread: list[Record] = []
+        """Plain octets of which no line tells: beyond the bound, or where TLS was due."""
+        if not self.plain:
+            self.unread = [record for record in records if record.type == "plain"]
+        self.tls = [record for record in records if record.type != "plain"]
+        begins = _first_of_dialogue(session, self.tls)
+        self.handshake, self.tunnel = self.tls[:begins], self.tls[begins:]
+        self.exposed = any(line.secret for line, _ in self.plain)
+
+    def facts(self) -> list[str]:
+        """What could be read, in words."""
+        if not self.plain and not self.unread:
+            return ["nothing could be read" if self.tls else "nothing was sent"]
+        facts = ["the password could be read"] if self.exposed else []
+        if any(line.kind == "content" for line, _ in self.plain):
+            facts.append("the message could be read")
+        if not facts:
+            facts.append("only the beginning could be read" if self.tls else "all could be read")
+        return facts
+
+    # -- as HTML
+
+    def html(self) -> Iterator[str]:
+        """The list's items."""
+        turns = [self._turn(rows) for rows in _turns(self.plain)]
+        yield from bounded(turns, _MOST_ROWS, _html_gap)
+        yield from bounded([self._unread(one) for one in self.unread], _MOST_ROWS, _html_gap)
+        if self.exposed and not self.reveal:
+            yield (
+                f'<li class="aside"><b class="masked">{MASK}</b> hides a password here. '
+                "On the path it could be read.</li>"
+            )
+        if self.handshake:
+            octets = f"{sum(record.octets for record in self.handshake):,}"
+            number = f"{len(self.handshake):,}"
+            inside = "".join(
+                f"<li>{who(one.who)} {escape(one.type)}, {_varying(f'{one.octets:,}')} octets</li>"
+                for one in self.handshake[:_MOST_ROWS]
+            )
+            yield (
+                f'<li class="tls aside">{LOCK}<details><summary>{tls_name(self.session)} '
+                f"handshake: {_varying(number)} records, {_varying(octets)} octets</summary>"
+                f"<ul>{inside}</ul></details></li>"
+            )
+        yield from bounded([_record(one) for one in self.tunnel], _MOST_ROWS, _html_gap)
+        if not (self.plain or self.unread or self.tls):
+            yield '<li class="aside">Nothing crossed the wire.</li>'
+
+    def _turn(self, rows: list[_PlainRow]) -> str:
+        """What one side said before the other spoke, or a piece of content."""
+        line, parts = rows[0]
+        if line.kind == "content":
+            more = line.text_lines - _BODY_LINES
+            rest = f'<p class="more">{more:,} more lines</p>' if more > 0 else ""
+            said = (
+                f"<details><summary>message content, {line.octets:,} octets</summary>"
+                f"<pre>{pieces(parts)}</pre>{rest}</details>"
+            )
+        else:
+            said = "<br>".join(self._code(*row) for row in rows)
+            said = f"<code>{said}</code>"
+        for one, _ in rows:
+            if decoded := self._decoded(one):
+                said += f'<p class="more">base64 of <code>{escape(decoded)}</code></p>'
+        return _item(line.who, line.at, said)
+
+    def _code(self, line: Line, parts: tuple[Piece, ...]) -> str:
+        shown = pieces(parts) or "&nbsp;"
+        if line.secret is None or self.reveal:
+            return shown
+        return shown.replace(MASK, f'<b class="masked">{MASK}</b>')
+
+    def _decoded(self, line: Line) -> str:
+        """What a shown secret says, where it is base64."""
+        if not self.reveal or line.secret is None:
+            return ""
+        start, end = line.secret
+        try:
+            said = b64decode(line.data[start:end], validate=True).decode("utf-8")
+        except ValueError:
+            return ""
+        return readable(said.encode())
+
+    def _unread(self, record: Record) -> str:
+        said = readable(record.data) if self.reveal or record.who == "S" else MASK
+        code = f"<code>{escape(said)}</code>"
+        return _item(
+            record.who, record.at, f'{code}<p class="more">{self._unread_note(record)}</p>'
+        )
+
+    def _unread_note(self, record: Record) -> str:
+        return f"{count(record.octets, 'octet')} in plain text that no server took as lines"
+
+    # -- as text
+
+    def text(self) -> Iterator[str]:
+        """The same as text, without what differs from run to run."""
+        lines = [rows_of(line, parts, body_lines=_BODY_LINES) for line, parts in self.plain]
+        yield from (
+            row for rows in bounded(lines, _MOST_ROWS, lambda n: [_text_gap(n)]) for row in rows
+        )
+        yield from (
+            f"{record.who}: [{self._unread_note(record)}]" for record in self.unread[:_MOST_ROWS]
+        )
+        if self.exposed and not self.reveal:
+            yield f"-- {MASK} hides a password here; on the path it could be read --"
+        if self.handshake:
+            yield "-- TLS handshake --"
+        tunnel = [f"{one.who}: [{one.type}, {one.octets:,} octets]" for one in self.tunnel]
+        yield from bounded(tunnel, _MOST_ROWS, _text_gap)
+
+
+def _turns(rows: Sequence[_PlainRow]) -> Iterator[list[_PlainRow]]:
+    for _, turn in groupby(rows, key=lambda row: (row[0].who, row[0].kind == "content")):
+        some = list(turn)
+        if some[0][0].kind == "content":
+            yield from ([one] for one in some)
+        else:
+            yield some
+
+
+def _first_of_dialogue(session: Session, records: Sequence[Record]) -> int:
+    """The first TLS record that carries the dialogue; all before it are the handshake.
+
+    TLS 1.3 shows the encrypted part of its handshake as application data (RFC 8446 section 5),
+    so it takes the dialogue's first line to tell where that ends.
+    """
+    said = next((line for line in session.lines if line.tls), None)
+    data = [i for i, record in enumerate(records) if record.type == "application data"]
+    if said is None or not data:
+        return len(records)
+    if session.tls != "TLSv1.3":
+        return data[0]
+    finished = next((i for i in data if records[i].who == "C"), len(records))
+    later = [i for i in data if i > finished and records[i].who == said.who]
+    if said.who == "S":
+        # Between handshake and greeting the server may hand out session tickets.
+        fitting = [i for i in later if records[i].octets == said.octets + _OVERHEAD]
+        later = fitting or later
+    return later[0] if later else len(records)
+
+
+def _record(record: Record) -> str:
+    kind = "" if record.type == "application data" else f"{record.type}, "
+    bar = f'<i class="bar" style="width: {max(2, record.octets // _SCALE)}px"></i>'
+    said = f"<span>{kind}{count(record.octets, 'octet')}</span>{bar}"
+    return _item(record.who, record.at, said, "tls")
+
+
+def _item(side: str, at: float, inside: str, css: str = "") -> str:
+    name = f"{side} {css}".strip()
+    speaker = who("C" if side == "C" else "S")
+    return f'<li class="{name}"><time>{milliseconds(at)}</time>{speaker}<div>{inside}</div></li>'
+
+
+def _varying(text: str) -> str:
+    return pieces((Piece(text, "…"),))
+
+
+def _html_gap(number: int) -> str:
+    return f'<li class="aside">{number:,} more in the middle</li>'
+
+
+def _text_gap(number: int) -> str:
+    return f"-- {number:,} more in the middle --"

@@ -1,0 +1,151 @@
+"""Where the time and the octets of sessions went."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dialogue import play
+from inert import HOSTILE, inert, words
+
+from labserver import Lab, Record, Session, timeline
+from labserver.network.inline import InlineNetwork
+from labserver.network.loopback import LoopbackNetwork
+
+
+def mail(lab: Lab, *, tls: bool = False) -> Session:
+    with smtplib.SMTP(*lab.smtp, local_hostname="client.example") as client:
+        if tls:
+            client.starttls(context=lab.tls)
+        client.sendmail("a@b.example", ["ben@lab.example"], HOSTILE)
+    return lab.sessions[-1]
+
+
+@pytest.fixture
+def real() -> Iterator[Lab]:
+    """A lab in which time passes."""
+    network = LoopbackNetwork()
+    with Lab(network=network) as lab:
+        yield lab
+    network.close()
+
+
+def test_the_text_has_octets_and_counts_and_no_times(lab: Lab) -> None:
+    plain, tls = mail(lab), mail(lab, tls=True)
+    replies = [sum(line.octets for line in s.lines if line.who == "S") for s in (plain, tls)]
+    assert str(timeline(plain, tls)).split("\n") == [
+        "Where the time and the octets went",
+        "                     A: SMTP on smtp   B: SMTP on smtp",
+        "round trips                        6                 8",
+        "TLS                             none           TLS 1.3",
+        # EHLO 21, MAIL 34, RCPT 27, DATA 6, the dot 3, QUIT 6; with TLS STARTTLS 10, EHLO 21
+        "octets of commands                97               128",
+        f"octets of replies                {replies[0]}               {replies[1]}",
+        f"octets of messages               {len(HOSTILE)}               {len(HOSTILE)}",
+    ]
+
+
+def test_the_numbers_add_up_to_what_crossed_the_wire(real: Lab) -> None:
+    session = mail(real, tls=True)
+    view = timeline(session)
+    inert(view)
+    cells = re.findall(r'<th scope="row">octets[^<]*</th><td>(?:<var[^>]*>)?([\d,]+)', view.html)
+    assert sum(int(cell.replace(",", "")) for cell in cells) == session.octets()
+    times = re.findall(r"<td><time>([\d,.]+) ms</time>", view.html)
+    last = session.records[-1].at * 1000
+    assert sum(float(cell.replace(",", "")) for cell in times) == pytest.approx(last, abs=0.2)
+
+
+def test_the_handshake_takes_its_own_time(real: Lab) -> None:
+    def milliseconds(session: Session) -> float:
+        found = re.search(r"TLS handshake</th><td><time>([\d.]+) ms", timeline(session).html)
+        assert found
+        return float(found[1])
+
+    assert milliseconds(mail(real)) == 0
+    assert milliseconds(mail(real, tls=True)) > 0
+
+
+def test_drawings_are_inert_and_hold_no_more_than_paths_and_text(real: Lab) -> None:
+    view = timeline(mail(real), mail(real, tls=True))
+    checked = inert(view)
+    assert {"svg", "path", "text", "title", "desc"} <= checked.elements
+    assert not checked.elements & {"g", "use", "defs", "rect"}
+    assert view.html.count("<svg") == 2
+    assert view.html.count('class="bar') > 10
+    for word in ("commands", "replies", "messages", "client", "server"):
+        assert f">{word}</text>" in view.html
+
+
+def test_every_session_is_named_in_the_drawings(lab: Lab) -> None:
+    sessions = [play(lab, name, "S: ...") for name in ("smtp", "pop3s", "imap")]
+    view = timeline(*sessions)
+    inert(view)
+    for name in ("A: SMTP on smtp", "B: POP3 on pop3s", "C: IMAP on imap"):
+        assert words(view).count(name) in (2, 3)  # twice where no time passes
+
+
+def test_where_no_time_passes_it_is_said() -> None:
+    with closing(InlineNetwork()) as network, Lab(network=network) as lab:
+        view = timeline(play(lab, "smtp", "S: ..."))
+    assert "No time passed that could be drawn." in words(view)
+    assert view.html.count("<svg") == 1
+
+
+def test_a_session_without_a_word_is_measured(lab: Lab) -> None:
+    inert(timeline(play(lab, "smtp", "-- client closes")))
+    session = play(lab, "smtp", "S: ...")
+    inert(timeline(replace(session, lines=(), records=())))
+
+
+def test_none_or_too_many_sessions_are_refused_in_a_sentence(lab: Lab) -> None:
+    session = play(lab, "smtp", "S: ...")
+    for sessions in ([], [session] * 7):
+        with pytest.raises(ValueError, match=r"takes 1 to 6 sessions, not \d; .*\."):
+            timeline(*sessions)
+    with pytest.raises(TypeError, match=r"takes sessions of a lab"):
+        timeline(lab.sessions)  # type: ignore[arg-type]
+
+
+def test_twenty_thousand_records_are_drawn_soon(lab: Lab) -> None:
+    session = play(lab, "smtp", "S: ...")
+    records = tuple(Record(n / 100, "CS"[n % 2], "plain", 9, b"x" * 9) for n in range(20_000))  # type: ignore[arg-type]
+    timeline(session)  # matplotlib is imported by now
+    began = time.process_time()
+    view = timeline(replace(session, records=records))
+    assert time.process_time() - began < 2
+    assert len(view.html) < 60_000
+
+
+WITHOUT = """
+import sys
+sys.modules["matplotlib"] = None
+from labserver import Lab, timeline
+import smtplib
+with Lab() as lab:
+    with smtplib.SMTP(*lab.smtp) as client:
+        client.noop()
+    print(timeline(lab.sessions[-1]).html)
+"""
+
+
+def test_without_matplotlib_the_table_stands_alone_and_says_why() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The bars need matplotlib" in done.stdout
+    assert "octets of commands" in done.stdout
+    assert "<svg" not in done.stdout

@@ -1,0 +1,124 @@
+"""What all views share: their shape, and that no session is too strange for any."""
+
+from __future__ import annotations
+
+import random
+import smtplib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import get_args
+
+import pytest
+from inert import inert
+
+from labserver import (
+    Lab,
+    Line,
+    Record,
+    Session,
+    View,
+    compare,
+    replay,
+    sequence,
+    show,
+    states,
+    timeline,
+    wire,
+)
+from labserver.notebook.view import bounded, shortened, wrapped
+from labserver.transcript import LineKind, ProtocolName, RecordType
+
+VIEWS: dict[str, Callable[[Session], View]] = {
+    "show": show,
+    "show, revealed": lambda session: show(session, reveal=True),
+    "replay": replay,
+    "sequence": sequence,
+    "states": states,
+    "wire": wire,
+    "wire, revealed": lambda session: wire(session, reveal=True),
+    "compare": lambda session: compare(session, session),
+    "timeline": timeline,
+}
+WORDS = (
+    *(b"EHLO x\r\n", b"250-a\r\n", b"250 b\r\n", b"DATA\r\n", b"354 go\r\n", b".\r\n"),
+    *(b"..x\r\n", b"STARTTLS\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"a LOGIN x {3}\r\n", b"+ \r\n"),
+    *(b"* 1 FETCH\r\n", b"PASS x\r\n", b"+OK\r\n", b"-ERR [X]\r\n", b"a OK\r\n", b"\r\n", b"\n"),
+    *(b"", b"\xff\x00\x1b", b"\t \r\n", b"250", b"x" * 300, b"<script>&\"'\r\n"),
+    "\u202e漢\u2028\r\n".encode(),
+)
+
+
+def strange(seed: int) -> Session:
+    """A session that no server would have."""
+    source = random.Random(seed)
+    lines, records = [], []
+    for _ in range(source.randrange(30)):
+        data = b"".join(source.choices(WORDS, k=source.choice((1, 1, 1, 3))))
+        secret = (0, source.randrange(len(data) + 1)) if source.random() < 0.2 else None
+        octets = len(data) + source.choice((0, 0, 0, 1000))
+        kind = source.choice(get_args(LineKind))
+        tls = source.random() < 0.5
+        at = source.choice((0.0, source.random(), 1e9))
+        lines.append(Line(at, source.choice("CS"), data, tls, kind, octets, secret))  # type: ignore[arg-type]
+    for _ in range(source.randrange(30)):
+        kind = source.choice(get_args(RecordType))
+        data = source.choice(WORDS) if kind == "plain" else b""
+        octets = len(data) + source.choice((0, 5, 10**9))
+        records.append(Record(source.random(), source.choice("CS"), kind, octets, data))  # type: ignore[arg-type]
+    return Session(
+        number=seed,
+        protocol=source.choice(get_args(ProtocolName)),
+        listener="strange",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        lines=tuple(lines),
+        records=tuple(records),
+        duration=source.random(),
+        closed=source.random() < 0.5,
+        tls=source.choice(("", "TLSv1.2", "TLSv1.3")),
+        ending=source.choice(("", "the client went away")),
+        dropped=source.choice((0, 9)),
+    )
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_no_session_is_too_strange(name: str) -> None:
+    for seed in range(8 if name == "timeline" else 60):
+        inert(VIEWS[name](strange(seed)))
+
+
+def test_two_strange_sessions_can_be_compared() -> None:
+    for seed in range(60):
+        inert(compare(strange(seed), strange(seed + 1)))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_session_read_from_json_looks_the_same(lab: Lab, name: str) -> None:
+    with smtplib.SMTP(*lab.submission) as client:
+        client.starttls(context=lab.tls)
+        client.login("ana@lab.example", lab.accounts["ana@lab.example"])
+    session = lab.sessions[-1]
+    read = Session.from_json(session.to_json(reveal=True))
+    assert VIEWS[name](read) == VIEWS[name](session)
+    if "revealed" not in name:
+        assert VIEWS[name](Session.from_json(session.to_json())) == VIEWS[name](session)
+
+
+def test_a_view_is_its_html_in_a_notebook_and_its_text_elsewhere() -> None:
+    view = View("<p>html</p>", "text")
+    assert (str(view), repr(view), view._repr_html_()) == ("text", "text", "<p>html</p>")
+
+
+def test_rows_of_text_keep_within_their_cells() -> None:
+    for seed in range(300):
+        source = random.Random(seed)
+        text = "".join(source.choices("ab 漢", k=source.randrange(60)))
+        rows = wrapped(text, 9, first=source.randrange(1, 10))
+        assert "".join(rows).replace(" ", "") == text.replace(" ", "")
+        assert all(len(row) + row.count("漢") <= 9 for row in rows)
+        assert len(wrapped(text, 9, most=2)) <= 2
+        assert len(shortened(text, 9)) <= 9
+
+
+def test_what_is_left_out_is_told() -> None:
+    assert bounded([*range(9)], 9, lambda n: -n) == [*range(9)]
+    assert bounded([*range(30)], 9, lambda n: -n) == [0, 1, 2, 3, 4, 5, -21, 27, 28, 29]
