@@ -1,0 +1,565 @@
+"""What would the server have said to something else? A session said again with one line changed.
+
+`fork` plays the client of a recorded session: it says every line again, up to one that is another
+now, to the real server of a fresh lab in virtual time; and from there on what the server still
+takes. What differs is the server's own answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import textwrap
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from labserver.dialogue import dialogue
+from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
+from labserver.logs import ABSENT, HIDDEN
+from labserver.network import Network
+from labserver.transcript import MASK, Line, ProtocolName, Session
+
+_IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
+_PATIENCE = 120.0
+"""Seconds of virtual time that a client waits for an answer."""
+_LONGER_THAN_ANY_IDLE_TIME = 7200.0
+_PIECE = 64 * 1024
+_WIDTH = 46
+_SHARED = 3
+"""Lines before the parting that are shown."""
+_BODY_LINES = 6
+_MOST_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Fork:
+    """A session, and what it would have been with one line changed."""
+
+    original: Session
+    changed: Session
+    parted_at: int | None
+    """Index of the first line that differs, in both; `None` where nothing does. Names, tags and
+    dates that the client chooses are no difference."""
+    said: bool
+    """Whether the server took the changed line: not where it has closed the connection, or waits
+    for something else."""
+
+    def __str__(self) -> str:
+        """Both beside each other from where they part. Stable, passwords masked."""
+        heading = f"{self.original.protocol} on {self.original.listener}"
+        unsaid = "" if self.said else "; the changed line could not be said there"
+        if self.parted_at is None:
+            return f"{heading}: said again, and nothing differs{unsaid}"
+        left, right = _stable(self.original), _stable(self.changed)
+        rows = [f"{heading}, parted at line {self.parted_at}{unsaid}", ""]
+        rows += _columns(["as it was"], ["with the changed line"])
+        shared = max(0, self.parted_at - _SHARED)
+        if shared:
+            rows.append(f"[{shared} {'line is' if shared == 1 else 'lines are'} the same]")
+        end = shared + _MOST_ROWS
+        rows += _beside(left[shared:end], right[shared:end])
+        more = max(len(left), len(right)) - end
+        if more > 0:
+            rows.append(f"[{more} more lines not shown]")
+        endings = [_ending(self.original), _ending(self.changed)]
+        if any(endings):
+            rows += _columns([endings[0]], [endings[1]])
+        return "\n".join(rows)
+
+    def __repr__(self) -> str:
+        where = "nothing differs" if self.parted_at is None else f"parted at line {self.parted_at}"
+        return f"<Fork of {self.original!r}: {where}>"
+
+
+def fork(
+    session: Session, line: int, text: str, *, insert: bool = False, lab: Lab | None = None
+) -> Fork:
+    """Say a session again with one of the client's lines changed, and hear the server's answers.
+
+    `line` is an index into `session.lines`; that line is replaced by `text` (without its line
+    end), or with `insert` has it put before itself; `insert` at the number of lines puts it at
+    the end. What comes before is said as it was recorded, what comes after as far as the server
+    takes it: no content where DATA is refused, no password where AUTH is, TLS where the server is
+    ready for it.
+
+    The server is a fresh lab's on an inline network, so its clock begins anew and two runs are
+    the same. It has the accounts, name and limits of `lab`, and the mail that the sessions before
+    this one left there, which are said again first; without `lab` it has the default ones and no
+    mail. What other sessions did at the same time isn't done again.
+
+    Raises `ValueError`, one sentence, where there is no such line of the client's, or where the
+    session doesn't hold all that would have to be said again.
+    """
+    # Brings three client modules along, for whoever forks.
+    from labserver.network.inline import InlineNetwork
+
+    if not isinstance(session, Session):
+        raise ValueError("Give a session, such as lab.sessions[-1].")
+    _check_line(session, line, insert)
+    turns = _turns(session, changed=None if insert else line)
+    waits = turns[line].waits if line < len(turns) else True
+    turns[line : line + (not insert)] = [_Turn(_changed(session, line, text, insert), waits)]
+    earlier = _earlier(session, lab) if lab is not None else ()
+    network = InlineNetwork()
+    try:
+        with _fresh_lab(network, lab) as fresh:
+            for one in earlier:
+                _play_earlier(fresh, one)
+            changed, unsaid = _play(fresh, session, turns)
+    finally:
+        network.close()
+    return Fork(session, changed, _parting(session, changed), line not in unsaid)
+
+
+# -- what is to be said
+
+
+def _check_line(session: Session, line: int, insert: bool) -> None:
+    many = len(session.lines)
+    if type(line) is not int or not 0 <= line < many + insert:
+        last = f"its lines are 0 to {many - 1}" if many else "it has none"
+        raise ValueError(f"This session has no line {line!r}; {last}.")
+    if line < many and session.lines[line].who == "S":
+        clients = [i for i, one in enumerate(session.lines) if one.who == "C"]
+        nearest = min(clients, key=lambda i: abs(i - line), default=None)
+        hint = "" if nearest is None else f", such as line {nearest}"
+        raise ValueError(f"Line {line} is the server's; change one of the client's{hint}.")
+
+
+def _changed(session: Session, line: int, text: str, insert: bool) -> Line:
+    """The line as it is to be said."""
+    if not isinstance(text, str):
+        raise ValueError("Give the line as text, such as 'RCPT TO:<nobody@lab.example>'.")
+    old = session.lines[line] if line < len(session.lines) else None
+    content = old is not None and old.kind == "content" and not insert
+    rows = (text if content else text.removesuffix("\n")).split("\n")
+    if len(rows) > 1 and not content:
+        raise ValueError("Give one line; only message content may have several.")
+    data = b"\r\n".join(row.rstrip("\r").encode("utf-8", "surrogatepass") for row in rows)
+    if not content or (old is not None and old.data.endswith(b"\n")):
+        data += b"\r\n"
+    kind = old.kind if old is not None else "command"
+    if kind == "end" and (insert or data != b".\r\n"):
+        kind = "content"  # without its dot the message goes on
+    return Line(0.0, "C", data, False, kind, len(data))
+
+
+class _Turn(NamedTuple):
+    """A line, and whether who says it has waited for the answer to what was said before."""
+
+    line: Line
+    waits: bool
+
+
+def _turns(session: Session, *, changed: int | None = None) -> list[_Turn]:
+    """All lines of a session, if the client's are there as they were said but for a changed one."""
+    if session.dropped:
+        raise ValueError(
+            "This session's transcript isn't complete, so it can't be said again; a lab keeps "
+            "more of the next one with Limits(transcript=…)."
+        )
+    for number, line in enumerate(session.lines):
+        if line.who == "S" or number == changed:
+            continue
+        absent = ABSENT.encode() in line.data or line.data == f"{HIDDEN}\r\n".encode()
+        if absent or (line.shortened and not line.data):
+            raise ValueError(f"Line {number} isn't in the log, so it can't be said again.")
+        if line.shortened:
+            raise ValueError(
+                f"Of line {number} only the beginning was kept, so it can't be said again; a lab "
+                "keeps more of the next session with Limits(transcript_body=…)."
+            )
+        if MASK.encode() in line.data:
+            raise ValueError(
+                f"The password in line {number} is masked, so it can't be said again; take the "
+                "session from a lab, or a log that still holds it."
+            )
+    before = (None, *session.lines)
+    return [
+        _Turn(line, last is None or last.who == "S" or last.tls != line.tls)
+        for last, line in zip(before, session.lines, strict=False)
+    ]
+
+
+def _fresh_lab(network: Network, like: Lab | None) -> Lab:
+    if like is None:
+        return Lab(ACCOUNTS, network=network)
+    return Lab(like.accounts, network=network, hostname=like.hostname, limits=like.limits)
+
+
+def _earlier(session: Session, lab: Lab) -> list[Session]:
+    """The lab's sessions before this one; none where it is another lab's, or of a log."""
+    sessions = lab.sessions
+    own = (session.number, session.started, session.listener)
+    if own not in [(one.number, one.started, one.listener) for one in sessions]:
+        return []
+    if sessions[0].number > 1:
+        raise ValueError(
+            "This lab keeps only its latest sessions, so the mail of the others would be missing; "
+            "leave out lab= to do without."
+        )
+    return [one for one in sessions if one.number < session.number]
+
+
+# -- saying it
+
+
+def _play_earlier(lab: Lab, session: Session) -> None:
+    try:
+        _play(lab, session, _turns(session))
+    except ValueError as error:
+        raise ValueError(
+            f"Session {session.number}, before this one, can't be said again, so its mail would "
+            "be missing; leave out lab= to do without."
+        ) from error
+
+
+def _play(lab: Lab, session: Session, turns: Sequence[_Turn]) -> tuple[Session, set[int]]:
+    """Say all the client's lines that the server takes.
+
+    Returns the session as the lab saw it, and which lines it didn't take.
+    """
+    name = session.listener
+    if name not in LISTENERS or not name.startswith(_NAMES[session.protocol]):
+        name = session.protocol.lower()
+    try:
+        client = _Client(lab, name, session.protocol)
+    except LabError as error:
+        raise ValueError(f"This session can't be said again here: {error}") from error
+    unsaid: set[int] = set()
+    with contextlib.closing(client):
+        for number, (line, waits) in enumerate(turns):
+            if line.who == "C":
+                if waits:
+                    client.listen(_PATIENCE)
+                if not client.say(line):
+                    unsaid.add(number)
+        client.listen(_PATIENCE)
+        if session.ending == "the server closed the connection":
+            client.listen(_LONGER_THAN_ANY_IDLE_TIME, until_the_end=True)
+        if not session.closed:
+            return lab.sessions[-1], unsaid
+    return lab.sessions[-1], unsaid
+
+
+_NAMES: dict[ProtocolName, tuple[str, ...]] = {
+    "SMTP": ("smtp", "submission"),
+    "POP3": ("pop3",),
+    "IMAP": ("imap",),
+}
+
+
+class _Client:
+    """Speaks for the recorded client, and listens as far as it must to know how to go on."""
+
+    def __init__(self, lab: Lab, listener: str, protocol: ProtocolName) -> None:
+        self._lab = lab
+        self._ear = _EARS[protocol]()
+        self._cutter = dialogue(protocol)
+        self._read = 0
+        self._unsent = bytearray()
+        """Said without waiting, so that it has to go together."""
+        self._gone = False
+        self._tls = listener in _IMPLICIT_TLS
+        self._sock: Any = lab.network.connect(lab.address(listener), timeout=_PATIENCE)
+        if self._tls:
+            self._start_tls()
+
+    def _start_tls(self) -> None:
+        self._tls = True
+        self._sock = self._lab.tls.wrap_socket(self._sock, server_hostname="localhost")
+
+    def say(self, line: Line) -> bool:
+        """Say a line, if the server takes it now."""
+        if self._gone or not self._ear.takes(line):
+            return False
+        if self._ear.tls_is_due and not self._tls:
+            self._start_tls()
+        self._ear.tls_is_due = False
+        self._unsent += line.data
+        self._ear.said(line)
+        self._heard("C", line.data)
+        return True
+
+    def listen(self, seconds: float, *, until_the_end: bool = False) -> None:
+        """Hear what is due, for at most so many seconds of virtual time."""
+        try:
+            self._sock.sendall(bytes(self._unsent))
+        except ConnectionError:
+            self._gone = True
+        self._unsent.clear()
+        while not self._gone:
+            waits = until_the_end or self._ear.waits
+            self._sock.settimeout(seconds if waits else 0.0)
+            try:
+                data = self._sock.recv(_PIECE)
+            except (BlockingIOError, TimeoutError):
+                return
+            except ConnectionError:
+                data = b""
+            self._gone = not data
+            self._heard("S", data)
+
+    def _heard(self, who: str, data: bytes) -> None:
+        self._cutter.feed(0.0, "C" if who == "C" else "S", data, self._tls)
+        lines = self._cutter.lines
+        for line in lines[self._read :]:
+            if line.who == "S":
+                self._ear.heard(line)
+        self._read = len(lines)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Ear(ABC):
+    """What a client has to know of the dialogue to tell what it may say next."""
+
+    def __init__(self) -> None:
+        self.tls_is_due = False
+        """The server is ready for TLS."""
+        self._challenged = False
+        """The server asks for credentials."""
+
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether an answer is due."""
+
+    @abstractmethod
+    def takes(self, line: Line) -> bool:
+        """Whether that line can be said now."""
+
+    @abstractmethod
+    def said(self, line: Line) -> None:
+        """The client said this."""
+
+    @abstractmethod
+    def heard(self, line: Line) -> None:
+        """The server said this."""
+
+
+class _SmtpEar(_Ear):
+    """RFC 5321: one reply for each command, and for the end of each message."""
+
+    _BDAT = re.compile(rb"\s*BDAT +0*[1-9]", re.I)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = deque(["greeting"])
+        """What isn't answered yet."""
+        self._content = False
+        """The server waits for a message, until its dot."""
+        self._chunk = False
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._asked)
+
+    def takes(self, line: Line) -> bool:
+        if line.kind == "content":
+            return self._content or self._chunk
+        if line.kind == "end":
+            return self._content
+        if line.kind == "credentials":
+            return self._challenged
+        return not (self._content or self._chunk or self._challenged)
+
+    def said(self, line: Line) -> None:
+        self._challenged = False
+        if line.kind == "command":
+            self._chunk = bool(self._BDAT.match(line.data))
+            if not self._chunk:
+                self._asked.append(b"".join(line.data[:16].upper().split()[:1]).decode("latin-1"))
+        elif line.kind == "credentials":
+            self._asked.append("AUTH")
+        elif line.kind == "end":
+            self._content = False
+            self._asked.append("end")
+        elif self._chunk:
+            self._chunk = False
+            self._asked.append("BDAT")
+
+    def heard(self, line: Line) -> None:
+        if line.data[3:4] == b"-" or not self._asked:
+            return
+        verb, code = self._asked.popleft(), line.data[:3]
+        self._challenged = verb == "AUTH" and code == b"334"
+        self._content = self._content or (verb == "DATA" and code == b"354")
+        self.tls_is_due = verb == "STARTTLS" and code == b"220"
+
+
+class _Pop3Ear(_Ear):
+    """RFC 1939: one status for each command, and after some of them lines up to a dot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: deque[list[bytes]] = deque([[b"greeting"]])
+        self._listing = False
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._asked) or self._listing
+
+    def takes(self, line: Line) -> bool:
+        return self._challenged == (line.kind == "credentials")
+
+    def said(self, line: Line) -> None:
+        self._challenged = False
+        answers = line.kind == "credentials"
+        self._asked.append([b"AUTH", b"-"] if answers else line.data[:512].upper().split())
+
+    def heard(self, line: Line) -> None:
+        if self._listing or not self._asked:
+            self._listing = self._listing and line.kind != "end"
+            return
+        words = self._asked.popleft()
+        verb, good = b"".join(words[:1]), line.data[:3].upper() == b"+OK"
+        self._challenged = verb == b"AUTH" and line.data[:2] in (b"+ ", b"+\r")
+        several = verb in (b"RETR", b"TOP", b"CAPA")
+        several = several or (verb in (b"LIST", b"UIDL", b"AUTH") and len(words) == 1)
+        self._listing = good and several
+        self.tls_is_due = good and verb == b"STLS"
+
+
+class _ImapEar(_Ear):
+    """RFC 3501: a tagged answer for each command; `+` gives leave for a literal's octets."""
+
+    _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r\n$")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._greeted = False
+        self._open: set[bytes] = set()
+        """Tags that aren't answered yet."""
+        self._tag = self._verb = b""
+        self._leave = False
+        """The server said `+` and waits for what it gives leave for."""
+        self._literal = False
+        """A literal is announced, and its octets are due."""
+        self._unasked = False
+        """They may be sent without leave."""
+        self._goes_on = False
+        """What comes next ends the command that the literal stands in."""
+        self._skips = False
+        """As its literal isn't taken, what ends that command isn't, either."""
+
+    @property
+    def waits(self) -> bool:
+        return not self._greeted or (bool(self._open) and not self._leave)
+
+    def takes(self, line: Line) -> bool:
+        taken = self._takes(line)
+        self._skips = not taken and line.kind in ("content", "credentials")
+        return taken
+
+    def _takes(self, line: Line) -> bool:
+        if line.kind in ("content", "credentials"):
+            login = line.kind == "credentials" and not self._literal
+            return self._leave if login else self._literal and (self._leave or self._unasked)
+        if self._skips and not self._goes_on:
+            return False
+        if self._literal:
+            # The server waits for octets and would take a command for them.
+            return False
+        if line.data.strip().upper() == b"DONE":
+            return self._leave and self._verb == b"IDLE"
+        return not (self._leave and self._verb == b"AUTHENTICATE")
+
+    def said(self, line: Line) -> None:
+        self._leave = False
+        if line.kind != "command":
+            self._goes_on, self._literal = self._literal, False
+            return
+        words = line.data[:512].split(maxsplit=2)
+        if not self._goes_on and line.data.strip().upper() != b"DONE":
+            self._tag = b"".join(words[:1])
+            self._verb = b"".join(words[1:2]).upper()
+            self._open.add(self._tag)
+        literal = self._LITERAL.search(line.data)
+        octets = int(literal[1]) if literal else 0
+        self._literal, self._unasked = octets > 0, bool(literal and literal[2])
+        self._goes_on = literal is not None and not octets
+
+    def heard(self, line: Line) -> None:
+        first, _, rest = line.data[:512].partition(b" ")
+        if first.strip() == b"+":
+            self._leave = True
+        elif not self._greeted:
+            self._greeted = True
+        elif first in self._open and line.kind == "reply":
+            self._open.discard(first)
+            if first == self._tag:
+                self._leave = self._literal = self._goes_on = False
+                good = rest[:2].upper() == b"OK"
+                self.tls_is_due = good and self._verb == b"STARTTLS"
+        elif first == b"*" and rest[:3].upper() == b"BYE":
+            self._open.clear()
+
+
+_EARS: dict[ProtocolName, type[_Ear]] = {"SMTP": _SmtpEar, "POP3": _Pop3Ear, "IMAP": _ImapEar}
+
+
+# -- the two beside each other
+
+
+def _stable(session: Session) -> list[str]:
+    """Each line as it is compared and shown."""
+    return [
+        f"{line.who}: {''.join(piece.stable for piece in pieces)}"
+        for line, pieces in zip(session.lines, session.pieces(), strict=True)
+    ]
+
+
+def _short(row: str) -> str:
+    """A message as its first lines."""
+    rows = row.split("\n")
+    more = [f"[{len(rows) - _BODY_LINES} more lines]"] if len(rows) > _BODY_LINES else []
+    return "\n   ".join([*rows[:_BODY_LINES], *more])
+
+
+def _parting(one: Session, other: Session) -> int | None:
+    left, right = (
+        [(line.tls, shown) for line, shown in zip(each.lines, _stable(each), strict=True)]
+        for each in (one, other)
+    )
+    for index, (a, b) in enumerate(zip_longest(left, right)):
+        if a != b:
+            return index
+    return None if one.ending == other.ending else len(left)
+
+
+def _beside(left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
+    """What is the same on one row; what differs, each on its side."""
+    for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            for row in left[a:b]:
+                yield from _columns([row], [row])
+        else:
+            for one, other in zip_longest(left[a:b], right[c:d], fillvalue=""):
+                yield from _columns([one], [other])
+
+
+def _columns(left: Sequence[str], right: Sequence[str]) -> list[str]:
+    wrapped = [
+        [part for row in rows for line in _short(row).split("\n") for part in _wrapped(line)]
+        for rows in (left, right)
+    ]
+    pairs = zip_longest(*wrapped, fillvalue="")
+    return [f"{one:<{_WIDTH}} | {other}".rstrip() for one, other in pairs]
+
+
+def _wrapped(row: str) -> list[str]:
+    indent = row[: len(row) - len(row.lstrip(" "))] or "   "
+    return textwrap.wrap(row, _WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def _ending(session: Session) -> str:
+    if session.ending:
+        return f"-- {session.ending} --"
+    return "" if session.closed else "-- still open --"
