@@ -6,34 +6,166 @@
 `lab.smtp`, `lab.imap`, … say where it listens, `lab.sessions` what was said there.
 """
 
+import contextlib
+import importlib
 import logging
+import sys
+from typing import TYPE_CHECKING
 
-from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
-from labserver.message import Envelope, Mailbox, Message
-from labserver.network import NetworkError
-from labserver.notebook.display import register
-from labserver.rules import Limits
-from labserver.store import StoreError
-from labserver.transcript import Line, Record, Session
+if TYPE_CHECKING:
+    from labserver.forking import Fork, fork
+    from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
+    from labserver.logs import Log, Unread, read_log
+    from labserver.message import Envelope, Mailbox, Message
+    from labserver.network import NetworkError
+    from labserver.notebook.checks import check, hint
+    from labserver.notebook.compare import compare
+    from labserver.notebook.conditions import (
+        InMailbox,
+        Legal,
+        LoggedIn,
+        Refused,
+        Retrieved,
+        Said,
+        Sent,
+        UnderTls,
+    )
+    from labserver.notebook.dialogue import replay
+    from labserver.notebook.display import show
+    from labserver.notebook.predict import predict
+    from labserver.notebook.progress import progress
+    from labserver.notebook.quiz import quiz
+    from labserver.notebook.sequence import sequence
+    from labserver.notebook.states import states
+    from labserver.notebook.timeline import timeline
+    from labserver.notebook.view import View
+    from labserver.notebook.widgets.compose import compose
+    from labserver.notebook.widgets.faults import faults
+    from labserver.notebook.widgets.monitor import monitor
+    from labserver.notebook.widgets.reader import mailbox_reader
+    from labserver.notebook.wire import wire
+    from labserver.rules import Delay, Disconnect, Greylist, Limits, Quota, Reply, Throttle
+    from labserver.store import StoreError
+    from labserver.transcript import Line, Record, Session
+
+    __version__: str
+
+__all__ = [
+    "ACCOUNTS",
+    "LISTENERS",
+    "Delay",
+    "Disconnect",
+    "Envelope",
+    "Fork",
+    "Greylist",
+    "InMailbox",
+    "Lab",
+    "LabError",
+    "Legal",
+    "Limits",
+    "Line",
+    "Log",
+    "LoggedIn",
+    "Mailbox",
+    "Message",
+    "NetworkError",
+    "Quota",
+    "Record",
+    "Refused",
+    "Reply",
+    "Retrieved",
+    "Said",
+    "Sent",
+    "Session",
+    "StoreError",
+    "Throttle",
+    "UnderTls",
+    "Unread",
+    "View",
+    "__version__",
+    "check",
+    "compare",
+    "compose",
+    "faults",
+    "fork",
+    "hint",
+    "mailbox_reader",
+    "monitor",
+    "predict",
+    "progress",
+    "quiz",
+    "read_log",
+    "replay",
+    "sequence",
+    "show",
+    "states",
+    "timeline",
+    "wire",
+]
+
+_ROOMS = {
+    "forking": ("Fork", "fork"),
+    "lab": ("ACCOUNTS", "LISTENERS", "Lab", "LabError"),
+    "logs": ("Log", "Unread", "read_log"),
+    "message": ("Envelope", "Mailbox", "Message"),
+    "network": ("NetworkError",),
+    "notebook.checks": ("check", "hint"),
+    "notebook.compare": ("compare",),
+    "notebook.conditions": (
+        "InMailbox",
+        "Legal",
+        "LoggedIn",
+        "Refused",
+        "Retrieved",
+        "Said",
+        "Sent",
+        "UnderTls",
+    ),
+    "notebook.dialogue": ("replay",),
+    "notebook.display": ("show",),
+    "notebook.predict": ("predict",),
+    "notebook.progress": ("progress",),
+    "notebook.quiz": ("quiz",),
+    "notebook.sequence": ("sequence",),
+    "notebook.states": ("states",),
+    "notebook.timeline": ("timeline",),
+    "notebook.view": ("View",),
+    "notebook.widgets.compose": ("compose",),
+    "notebook.widgets.faults": ("faults",),
+    "notebook.widgets.monitor": ("monitor",),
+    "notebook.widgets.reader": ("mailbox_reader",),
+    "notebook.wire": ("wire",),
+    "rules": ("Delay", "Disconnect", "Greylist", "Limits", "Quota", "Reply", "Throttle"),
+    "store": ("StoreError",),
+    "transcript": ("Line", "Record", "Session"),
+}
+"""In which room each public name is."""
+
+
+def __getattr__(name: str) -> object:
+    """A public name, brought when it is first asked for: pytest loads the plugin in every project
+    of an environment, and most of their tests need no mail server."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        with contextlib.suppress(PackageNotFoundError):  # a clone that isn't installed has none
+            return version(__name__)
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{room}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # Whoever wants to hear of the servers' troubles gives this logger a handler of their own.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Only IPython is told; elsewhere nothing of Jupyter is imported.
-register()
+if "IPython" in sys.modules:
+    from labserver.notebook import display, magics
 
-__all__ = [
-    "ACCOUNTS",
-    "LISTENERS",
-    "Envelope",
-    "Lab",
-    "LabError",
-    "Limits",
-    "Line",
-    "Mailbox",
-    "Message",
-    "NetworkError",
-    "Record",
-    "Session",
-    "StoreError",
-]
+    display.register()
+    magics.register()

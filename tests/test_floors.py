@@ -13,9 +13,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "labserver"
 
 FLOORS = {
-    **dict.fromkeys(("transcript", "dialogue", "message", "catalog"), 0),
+    **dict.fromkeys(
+        ("transcript", "dialogue", "masking", "export", "message", "catalog", "logs"), 0
+    ),
     **dict.fromkeys(("servers", "store", "rules", "network", "tls"), 1),
-    **dict.fromkeys(("lab",), 2),
+    **dict.fromkeys(("lab", "forking"), 2),
     **dict.fromkeys(("internet",), 3),
     **dict.fromkeys(("notebook", "web", "doctor", "pytest_plugin", "cli", "__main__"), 4),
 }

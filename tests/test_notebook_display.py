@@ -29,7 +29,7 @@ def test_ipython_shows_sessions_mailboxes_and_messages_as_html() -> None:
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout.splitlines()[-1])
     for name in ("session", "mailbox", "message"):
-        assert '<section class="ml-view"' in shown[name]["text/html"]
+        assert '<section class="ml-view ' in shown[name]["text/html"]
     assert shown["session"]["text/plain"] == "<Session 1: SMTP on smtp, closed>"
     assert shown["mailbox"]["text/plain"] == "1. from (none): hi"
     assert shown["message"]["text/plain"] == "<Message 1: hi>"

@@ -1,0 +1,93 @@
+"""What happened in a session, in the terms of an exercise."""
+
+from __future__ import annotations
+
+import pytest
+
+from labserver import Lab
+from labserver.notebook.happened import Mail, asked, logins, mails
+from labserver.notebook.typed import converse
+
+BEGIN = "EHLO me.example\nMAIL FROM:<a@b.example> SIZE=9\nRCPT TO:<ben@lab.example>\n"
+
+
+def test_a_mail_with_its_recipients(lab: Lab) -> None:
+    cell = BEGIN + "RCPT TO:<no@lab.example>\nDATA\nSubject: x\n\nhi\n.\nQUIT\n"
+    assert mails(converse(lab, "smtp", cell).session) == (
+        Mail(
+            "smtp",
+            "a@b.example",
+            ("ben@lab.example",),
+            ("no@lab.example",),
+            sent=True,
+            code="250",
+        ),
+    )
+
+
+def test_mails_that_were_broken_off(lab: Lab) -> None:
+    cell = (
+        BEGIN
+        + "RSET\nMAIL FROM:<>\nRCPT TO:<no@lab.example>\nEHLO me.example\n"
+        + "MAIL FROM:<c@d.example>\nRCPT TO:<ana@lab.example>\nDATA\nhalf\n"
+    )
+    found = mails(converse(lab, "smtp", cell).session)
+    assert [(one.sender, one.named, one.sent, one.code) for one in found] == [
+        ("a@b.example", ("ben@lab.example",), False, ""),
+        ("", ("no@lab.example",), False, ""),
+        ("c@d.example", ("ana@lab.example",), False, "354"),
+    ]
+
+
+def test_two_mails_in_one_session_and_none_in_another_protocol(lab: Lab) -> None:
+    mail = "MAIL FROM:<a@b.example>\nRCPT TO:<ben@lab.example>\nDATA\nhi\n.\n"
+    found = mails(converse(lab, "smtp", f"EHLO me.example\n{mail}{mail}QUIT\n").session)
+    assert [one.sent for one in found] == [True, True]
+    assert mails(converse(lab, "pop3", "QUIT").session) == ()
+
+
+def test_commands_with_their_answers(lab: Lab) -> None:
+    found = asked(converse(lab, "pop3", "USER ben@lab.example\nPASS wrong\nSTAT\nQUIT").session)
+    assert [(one.verb, one.code, one.outcome) for one in found] == [
+        ("greeting", "+OK", "done"),
+        ("USER", "+OK", "done"),
+        ("PASS", "-ERR", "refused"),
+        ("STAT", "-ERR", "refused"),
+        ("QUIT", "+OK", "done"),
+    ]
+    assert "wrong" not in found[2].said
+
+
+LITERAL = 'x LOGIN {15}\nben@lab.example "ben-lab-password"\nx LOGOUT\n'
+PLAIN = "AGFuYUBsYWIuZXhhbXBsZQBhbmEtbGFiLXBhc3N3b3Jk"
+NAME, PASSWORD = "YW5hQGxhYi5leGFtcGxl", "YW5hLWxhYi1wYXNzd29yZA=="
+
+
+@pytest.mark.parametrize(
+    ("listener", "cell", "who"),
+    [
+        ("submissions", f"EHLO me.example\nAUTH PLAIN {PLAIN}\nQUIT", "ana@lab.example"),
+        ("submissions", f"EHLO me.example\nAUTH PLAIN\n{PLAIN}\nQUIT", "ana@lab.example"),
+        ("submissions", f"EHLO me.example\nAUTH LOGIN\n{NAME}\n{PASSWORD}\n", "ana@lab.example"),
+        ("pop3s", "USER ben@lab.example\nPASS ben-lab-password\nQUIT", "ben@lab.example"),
+        ("pop3s", f"AUTH PLAIN {PLAIN}\nQUIT", "ana@lab.example"),
+        ("imaps", "x LOGIN ben@lab.example ben-lab-password\nx LOGOUT", "ben@lab.example"),
+        ("imaps", 'x LOGIN "ben@lab.example" "ben-lab-password"\n', "ben@lab.example"),
+        ("imaps", f"x AUTHENTICATE PLAIN\n{PLAIN}\nx LOGOUT", "ana@lab.example"),
+        ("imaps", LITERAL, ""),
+    ],
+)
+def test_who_logged_in(lab: Lab, listener: str, cell: str, who: str) -> None:
+    assert logins(converse(lab, listener, cell).session) == (who,)
+
+
+@pytest.mark.parametrize(
+    ("listener", "cell"),
+    [
+        ("pop3s", "USER ben@lab.example\nPASS wrong\nQUIT"),
+        ("imaps", "x LOGIN ben@lab.example wrong\nx LOGOUT"),
+        ("submissions", "EHLO me.example\nAUTH PLAIN ==\nAUTH PLAIN eA==\nQUIT"),
+    ],
+)
+def test_who_was_not_let_in_did_not_log_in(lab: Lab, listener: str, cell: str) -> None:
+    assert logins(converse(lab, listener, cell).session) == ()
