@@ -24,6 +24,8 @@ PORTS: Mapping[str, int] = dict(
 )
 """The fixed ports: 2000 above the real ones, so that nobody needs to be root."""
 
+UI_PORT = 2080
+
 _FOLDER = "lab-mail"
 _LOOK_UP_SECONDS = 0.5  # some systems hear Ctrl-C only between two waits
 
@@ -53,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (NetworkError, StoreError, ValueError) as error:
         print(error, file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        print("--ui needs aiohttp; get it with: python -m pip install aiohttp", file=sys.stderr)
     except OSError as error:
         why = error.strerror or error
         print(
@@ -101,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         "(an address without an account is read with the address as password)",
     )
     serve.add_argument(
+        "--ui",
+        action="store_true",
+        help="also serve a page, on this machine only, that shows sessions and mail as they come",
+    )
+    serve.add_argument(
         "--json",
         action="store_true",
         help="print one line of JSON that says where everything is, then nothing more",
@@ -133,13 +144,23 @@ def _serve(options: Any) -> int:
                 ports={} if options.ephemeral else PORTS,
             )
         )
+        if lab.notice:
+            print(lab.notice, file=sys.stderr, flush=True)
+        page = _page(lab, options) if options.ui else ""
         if not options.json:
             lab.on_session(ended.put)
-        print(_as_json(lab) if options.json else _as_text(lab, options), flush=True)
+        print(_as_json(lab, page) if options.json else _as_text(lab, options, page), flush=True)
         while True:
             with contextlib.suppress(queue.Empty):
                 session = ended.get(timeout=_LOOK_UP_SECONDS)
                 print(f"\n{session.text(exact=True)}", flush=True)
+
+
+def _page(lab: Lab, options: Any) -> str:
+    """The address of the lab's page, which is closed with the lab."""
+    from labserver.web.server import serve  # nobody else needs aiohttp
+
+    return serve(lab, 0 if options.ephemeral else UI_PORT).url
 
 
 def _end_like_ctrl_c() -> None:
@@ -153,18 +174,21 @@ def _end_like_ctrl_c() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _as_json(lab: Lab) -> str:
+def _as_json(lab: Lab, page: str) -> str:
     places: dict[str, Any] = {name: list(place) for name, place in lab.listeners.items()}
-    return json.dumps(places | {"ca": str(lab.ca), "accounts": dict(lab.accounts)})
+    places |= {"ca": str(lab.ca), "accounts": dict(lab.accounts)}
+    return json.dumps(places | ({"ui": page} if page else {}))
 
 
-def _as_text(lab: Lab, options: Any) -> str:
+def _as_text(lab: Lab, options: Any, page: str) -> str:
     rows = ["The Mail Lab listens on 127.0.0.1, for programs on this machine only."]
     rows += [f"  {name:12} {place.port}" for name, place in lab.listeners.items()]
     rows.append("Accounts:")
     for address, password in lab.accounts.items():
         # Passwords of one's own are not repeated on the screen.
         rows.append(f"  {address}" + ("" if options.accounts else f"  password {password}"))
+    if page:
+        rows.append(f"To look on, open this in a browser, with its token: {page}")
     rows += [
         f"To trust its TLS, a program needs this file: {lab.ca}",
         f"Mail is kept in {options.data}. Ctrl-C ends the lab.",

@@ -6,6 +6,7 @@ import imaplib
 import json
 import os
 import poplib
+import re
 import signal
 import smtplib
 import socket
@@ -16,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.parse import urljoin
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -129,6 +133,47 @@ def test_catch_all_keeps_mail_for_everybody(tmp_path: Path) -> None:
         client.login("who@ever.example", "who@ever.example")
         assert client.select()[1] == [b"1"]
         client.logout()
+
+
+def test_ui_serves_a_page_that_ends_with_the_lab(tmp_path: Path) -> None:
+    with serving("--json", "--ui", "--ephemeral", "--data", str(tmp_path)) as process:
+        place = json.loads(first_line(process))
+        assert list(place)[-2:] == ["accounts", "ui"]
+        with urlopen(place["ui"]) as page:
+            assert b"<title>Mail Lab</title>" in page.read()
+            cookie = page.headers["Set-Cookie"].partition(";")[0]
+        news = urljoin(place["ui"], "/api/news")
+        # One who looks on must not keep the lab from ending.
+        onlooker = urlopen(Request(news, headers={"Cookie": cookie}))
+        assert onlooker.readline().startswith(b"data: ")
+    with pytest.raises((URLError, ConnectionError)):
+        urlopen(place["ui"])
+    onlooker.close()
+
+
+def test_the_address_of_the_page_is_printed_with_its_token(tmp_path: Path) -> None:
+    with serving("--ui", "--ephemeral", "--data", str(tmp_path)) as process:
+        said = [first_line(process) for _ in range(13)]
+        (row,) = [row for row in said if "http://" in row]
+        assert re.search(r": http://127\.0\.0\.1:\d+/\?token=[\w-]{32}$", row)
+
+
+def test_the_page_has_a_fixed_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 2080))
+        taken.listen()
+        status, said = failing("serve", "--ui", "--data", str(tmp_path))
+    assert (status, said.count("\n")) == (1, 1)
+    assert "Port 2080 (the page) is in use" in said
+
+
+def test_without_aiohttp_ui_says_how_to_get_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; from labserver.cli import main; "
+    code += f"sys.exit(main(['serve', '--ui', '--ephemeral', '--data', {str(tmp_path)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "--ui needs aiohttp; get it with: python -m pip install aiohttp\n"
 
 
 @pytest.mark.skipif(not POSIX, reason="Windows has no SIGTERM to catch")
