@@ -3,10 +3,13 @@
 ``book/reference.md`` is written from the lab's catalog, so nothing about the protocols is written
 down twice. Its anchors (``smtp-ehlo``, ``smtp-550``) are the catalog's own: a shown session can
 link to them. How the page looks is in ``_assets/book.css``.
+
+``book/_views/`` holds what the examples in ``book/views.md`` show when they are run.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -15,7 +18,9 @@ from pathlib import Path
 from labserver import catalog
 from labserver.catalog import Catalog, Command, EnhancedStatus, Reply, Term
 
-REFERENCE = Path(__file__).parent / "reference.md"
+BOOK = Path(__file__).parent
+REFERENCE = BOOK / "reference.md"
+VIEWS = BOOK / "views.md"
 
 Entry = tuple[str, str]
 """A term and what is said of it, in MyST Markdown."""
@@ -164,8 +169,32 @@ def _text(plain: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$&^])", r"\\\1", plain)
 
 
+def examples(page: str) -> dict[str, str]:
+    """Run the Python of a page from top to bottom; the HTML that it shows, by file name.
+
+    What is shown is the last expression before each place that takes in a file.
+    """
+    parts = re.compile(r"^```python\n(.*?)^```$|^:file: (\S+)$", re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    shown: dict[str, str] = {}
+    last = "None"
+    for code, file in parts.findall(page):
+        if file:
+            shown[file] = eval(last, names)._repr_html_()
+            continue
+        tree = ast.parse(code)
+        if isinstance(tree.body[-1], ast.Expr):
+            last = ast.unparse(tree.body.pop())
+        exec(compile(tree, "an example", "exec"), names)
+    return shown
+
+
 def main() -> None:
     REFERENCE.write_text(reference(), encoding="utf-8", newline="\n")
+    for file, html in examples(VIEWS.read_text(encoding="utf-8")).items():
+        path = BOOK / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(html, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from labserver import Lab
-from labserver.notebook import html
-from labserver.transcript import Session
+from labserver import Lab, Session, show
 
 PICTURE = Path(__file__).with_name("_assets") / "session.png"
 PAGE = '<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8"><body>{}</body>'
@@ -40,7 +38,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 860, "height": 900})
-        page.set_content(PAGE.format(html.session(session())))
+        page.set_content(PAGE.format(show(session()).html))
         # One refusal unfolded, to show what lies behind each line.
         page.locator(".chip.no").locator("xpath=..").locator("summary").click()
         page.locator(".ml-view").screenshot(path=PICTURE)

@@ -158,7 +158,10 @@ def run(check: Check, report: Path, before: Future[Outcome] | None) -> Outcome:
     kit.say(f"  ...     {check.name}")
     started = time.monotonic()
     command = [*check.command, f"--junitxml={report}"] if check.pytest else check.command
-    env = kit.environment(check.folder, LABSERVER_NETWORK=check.network)
+    # no check may touch what a reader has reached in the lessons
+    env = kit.environment(
+        check.folder, LABSERVER_NETWORK=check.network, LABSERVER_PROGRESS="memory"
+    )
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = kit.start(command, env, **streams)
     output = process.communicate()[0].decode("utf-8", "replace")

@@ -244,6 +244,21 @@ def test_plain_text_keeps_its_signs_in_markdown(generate: ModuleType) -> None:
     assert generate._text("RCPT TO:<a@b> *[x]* {y}") == r"RCPT TO:\<a@b\> \*\[x\]\* \{y\}"
 
 
+# --- the page of views ------------------------------------------------------------------------
+
+
+def test_views_are_made_by_the_code_on_their_page(generate: ModuleType) -> None:
+    page = (ROOT / "book" / "views.md").read_text(encoding="utf-8")
+    shown = generate.examples(page)
+    assert list(shown) == re.findall(r"^:file: (\S+)$", page, re.MULTILINE)
+    kinds = [re.findall(r'<section class="ml-view ml-(\w+)"', html) for html in shown.values()]
+    assert [kind for (kind,) in kinds] == [
+        *("dialogue", "sequence", "wire", "wire", "states", "timeline", "compare"),
+        *("message", "dialogue"),
+    ]
+    assert not any("lab-password" in html for html in shown.values())
+
+
 # --- book/check_site.py ----------------------------------------------------------------------
 
 PAGE = '<html lang="en"><body><h1 id="top">A page</h1>{}</body></html>'

@@ -137,3 +137,12 @@ def test_a_failing_cell_leaves_the_kernel_free(kernel: Kernel) -> None:
     assert kernel.run("lab = Lab(); send(); print(len(lab.sessions))") == "1\n"
     with pytest.raises(queue.Empty):
         kernel.client.get_iopub_msg(timeout=0)
+
+
+def test_a_cell_speaks_to_the_lab_and_a_question_can_be_clicked(kernel: Kernel) -> None:
+    magic = "print(get_ipython().run_cell_magic('smtp', '', 'NOOP\\nQUIT\\n'))"
+    assert kernel.run(magic).endswith("C: NOOP\nS: 250 OK\nC: QUIT\nS: 221 Bye\n")
+    assert kernel.run("print(len(lab.sessions))") == "1\n"
+    question = "from labserver import predict\nguess = predict('What?', '250', '550')\n"
+    kinds = kernel.run(question + "print(*sorted(guess._repr_mimebundle_()))")
+    assert kinds == "application/vnd.jupyter.widget-view+json text/html text/plain\n"

@@ -31,7 +31,8 @@ UNREACHABLE = re.compile(
     "ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ERR_SOCKET_TIMEOUT"
     "|NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError|ProxyError"
 )
-JUPYTER = {"IPython", "ipywidgets", "matplotlib"}
+ELSEWHERE = {"IPython", "aiohttp", "ipywidgets", "matplotlib", "pytest"}
+"""What labserver is used with, but isn't there in a bare Pyodide."""
 
 
 def run(*command: str | Path, folder: Path = ROOT) -> str:
@@ -204,12 +205,23 @@ def test_long_message_is_stored_whole_and_shortened_in_the_transcript(
     assert message["counted"] > message["sent"] > message["kept"] == 64 * 1024
 
 
+def test_lines_can_be_typed_and_a_login_does_without_tls(pyodide: dict[str, Any]) -> None:
+    assert pyodide["typed"].splitlines()[:5] == [
+        "POP3 on pop3",
+        "S: +OK lab.example POP3 server ready",
+        "C: USER ben@lab.example",
+        "S: +OK send the password",
+        "C: PASS ••••••••••••",
+    ]
+    assert pyodide["typed"].splitlines()[-1].startswith("Note: QUIT ended the session")
+
+
 def test_idle_client_hears_of_mail_and_its_patience_takes_no_time(pyodide: dict[str, Any]) -> None:
     assert pyodide["idle"] == ["EXISTS", "RECENT"]
 
 
-def test_every_module_imports_but_for_jupyter(pyodide: dict[str, Any]) -> None:
-    assert {name: why for name, why in pyodide["modules"].items() if why not in JUPYTER} == {}
+def test_every_module_imports_but_for_jupyter_and_pytest(pyodide: dict[str, Any]) -> None:
+    assert {name: why for name, why in pyodide["modules"].items() if why not in ELSEWHERE} == {}
 
 
 def test_nothing_warns_and_nothing_fails_unheard(pyodide: dict[str, Any]) -> None:

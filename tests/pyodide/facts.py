@@ -17,8 +17,8 @@ from email.message import EmailMessage
 from typing import Any
 
 import labserver
-from labserver import Lab, LabError
-from labserver.notebook import html
+from labserver import Lab, LabError, show
+from labserver.notebook.typed import converse
 
 ANA, BEN = "ana@lab.example", "ben@lab.example"
 MISSING = "nobody@lab.example"
@@ -38,7 +38,7 @@ def facts() -> dict[str, Any]:
         "no TLS": {name: refusal(first, name) for name in ("submission", "imaps", "tls", "ca")},
         "there and back": there_and_back(first),
         "sessions": [str(session) for session in first.sessions],
-        "in Jupyter": [html.session(session) for session in first.sessions],
+        "in Jupyter": [show(session).html for session in first.sessions],
         "closed": [session.closed for session in first.sessions],
         "modules": modules(),
     }
@@ -49,6 +49,7 @@ def facts() -> dict[str, Any]:
         found["second lab"] = len(second.inbox(BEN))
         found["refused"] = refused(second)
         found["long message"] = long_message(second)
+        found["typed"] = str(converse(second, "pop3", "STAT\nQUIT\nNOOP\n", login=BEN))
         if hasattr(imaplib.IMAP4, "idle"):
             found["idle"] = idle(second)
     return found
