@@ -101,7 +101,7 @@ def pytest(
 
 def lesson_checks(folder: Path, version: str) -> list[Check]:
     """The lessons' stored outputs against new ones, over each network."""
-    nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=60"]
+    nbval = ["-p", "tests.kernels", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=60"]
     nbval += ["--nbval-sanitize-with=tests/nbval.cfg", "notebooks"]
     return [
         pytest(f"lessons ({network}), Python {version}", folder, *nbval, network=network)

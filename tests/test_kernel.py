@@ -11,6 +11,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from tests.kernels import kernel_manager
+
 SECONDS = 60
 """After which a kernel that doesn't answer fails the test."""
 
@@ -75,7 +77,7 @@ def kernel(
     monkeypatch.setenv("LABSERVER_NETWORK", request.param)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.chdir(Path(__file__).parents[1])
-    manager = KernelManager()
+    manager = kernel_manager()
     manager.start_kernel()
     client = manager.client()
     client.start_channels()
