@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import tempfile
@@ -18,6 +19,12 @@ from labserver.network.loopback import LoopbackNetwork
 
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / "tests" / "axe"
+
+
+def pytest_collection_finish() -> None:
+    """Let each of the many collections in tests look at what came since, not at every module."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["loopback", "inline"])

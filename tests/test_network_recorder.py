@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import smtplib
@@ -179,13 +180,12 @@ class Proxy:
                 back.join()
 
     def _carry(self, who: str, source: socket.socket, target: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):  # one end has gone
             while octets := source.recv(65536):
                 self.counted[who] += len(octets)
                 target.sendall(octets)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the other end has gone
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)  # else the other one waits for it
 
     def join(self) -> None:
         self._thread.join()

@@ -373,9 +373,9 @@ def test_everybody_can_use_it(lab: Lab, browser: Browser, axe: str, theme: Any, 
     with contextlib.closing(context):
         page = context.new_page()
         page.goto(serve(lab).url)
+        page.evaluate(axe)
 
         def judge() -> None:
-            page.evaluate(axe)
             run = "async () => (await axe.run(document, {iframes: false})).violations"
             found = page.evaluate(run)
             assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
