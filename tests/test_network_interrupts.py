@@ -124,3 +124,28 @@ def test_an_interrupt_in_a_finalizer_within_a_block_waits_for_the_block() -> Non
     with pytest.raises(KeyboardInterrupt):
         work()
     assert done == ["all"]
+
+
+def test_an_interrupt_does_not_tear_apart_what_brings_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, begun = threading.Timer.start, []
+
+    def interrupted(reminder: threading.Timer) -> None:
+        if not begun:
+            signal.raise_signal(signal.SIGINT)
+        begun.append(reminder)
+        start(reminder)
+
+    monkeypatch.setattr(threading.Timer, "start", interrupted)
+    came = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        interrupts.in_finalizer(signal.raise_signal)(signal.SIGINT)
+        assert not came.is_set()
+        assert len(begun) == 2
+        for reminder in begun:
+            reminder.join()
+        assert came.wait(30)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -75,7 +75,8 @@ def _deliver_soon(handler: Any, interrupt: tuple[int, Any]) -> None:
         return
     reminder = threading.Timer(_SOON_SECONDS, _interrupt_main)
     reminder.daemon = True
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending: so be it
+    # One that comes meanwhile comes shortly after, too: a thread half started is never rid of.
+    with _noting(_deliver_soon), contextlib.suppress(RuntimeError):  # the interpreter is ending
         reminder.start()
 
 
