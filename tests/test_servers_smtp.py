@@ -919,7 +919,7 @@ def test_unknown_commands_are_500_and_too_many_end_the_connection(lab: Lab) -> N
         C: 4
         S: 500 ...
         C: 5
-        S: 502 5.5.1 Too many unrecognized commands, goodbye.
+        S: 421 4.7.0 Too many unrecognized commands, goodbye
         -- server closes
         """,
     )

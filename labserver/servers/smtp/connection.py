@@ -309,7 +309,8 @@ class SmtpConnection(SMTP):
         if method is None:
             self._unknown_commands += 1
             if self._unknown_commands == _UNKNOWN_COMMANDS:
-                raise _GoodbyeError("502 5.5.1 Too many unrecognized commands, goodbye.")
+                # Before a server hangs up it says 421 (RFC 5321 section 3.8).
+                raise _GoodbyeError("421 4.7.0 Too many unrecognized commands, goodbye")
             raise RefusedError(f'500 5.5.2 Error: command "{verb}" not recognized')
         self._reset_timeout()
         await method(argument.strip().decode("utf-8", "surrogateescape") or None)
