@@ -1349,6 +1349,25 @@ def test_the_octets_of_a_refused_part_are_no_commands(lab: Lab) -> None:
     )
 
 
+def test_before_tls_and_login_the_octets_of_a_part_are_no_commands_either(lab: Lab) -> None:
+    play(
+        lab,
+        "submission",
+        f"""
+        {MX}
+        C! BDAT 6 LAST\\r\\nQUIT\\r\\n
+        S: 530 5.7.0 Must issue a STARTTLS command first
+        C: STARTTLS
+        S: 220 2.0.0 Ready to start TLS
+        -- TLS
+        {HELLO_AGAIN}
+        C! BDAT 6 LAST\\r\\nQUIT\\r\\n
+        S: 530 5.7.0 Authentication required
+        {QUIT}
+        """,
+    )
+
+
 def test_after_a_part_that_was_too_much_only_rset_helps(network: Network) -> None:
     with Lab(network=network, limits=Limits(message=1000)) as lab:
         play(

@@ -46,6 +46,7 @@ _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING")
 _UNKNOWN_COMMANDS = 5
 """Words that aren't commands, in one session."""
 _BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
+_TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 """A name that may stand in a header field."""
 _BDAT = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
@@ -303,8 +304,8 @@ class SmtpConnection(SMTP):
         longest = _LONGER_COMMANDS.get(verb) if self._now.extended_smtp else None
         if len(line) + 2 > (longest or _COMMAND_OCTETS):
             raise RefusedError("500 5.5.2 Command line too long")
-        if self.require_starttls and not self._tls_protocol and verb not in _BEFORE_TLS:
-            raise RefusedError("530 5.7.0 Must issue a STARTTLS command first")
+        if self._needs_tls and verb not in (*_BEFORE_TLS, "BDAT"):
+            raise RefusedError(_TLS_FIRST)
         method = self._smtp_methods.get(verb)
         if method is None:
             self._unknown_commands += 1
@@ -314,6 +315,10 @@ class SmtpConnection(SMTP):
             raise RefusedError(f'500 5.5.2 Error: command "{verb}" not recognized')
         self._reset_timeout()
         await method(argument.strip().decode("utf-8", "surrogateescape") or None)
+
+    @property
+    def _needs_tls(self) -> bool:
+        return bool(self.require_starttls) and not self._tls_protocol
 
     # -- what goes wrong on purpose
 
@@ -678,6 +683,8 @@ class SmtpConnection(SMTP):
 
     def _refusal_of_chunk(self) -> str:
         """Why BDAT can't be obeyed now; empty where it can."""
+        if self._needs_tls:
+            return _TLS_FIRST
         if not self._now.host_name:
             return "503 Error: send HELO first"
         if self._auth_required and not self._now.authenticated:
