@@ -1556,6 +1556,7 @@ def test_smtputf8_addresses(network: Network) -> None:
             client.send_message(message)
         assert "¡Olé!" in bytes(newest(lab)).decode()
         assert bytes(newest(lab)).startswith("Return-Path: <josé@lab.example>\r\n".encode())
+        assert received(newest(lab)).endswith(" with UTF8SMTPSA")
         assert "SMTPUTF8" in lab.sessions[-1].text()
         assert newest(lab)["Subject"] == "¡Olé!"
 

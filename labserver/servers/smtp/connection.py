@@ -563,9 +563,10 @@ class SmtpConnection(SMTP):
         reply = server.sender(path.address, begun, session.auth_data or "")
         begun.begun, begun.reverse_path = True, path.address
         if session.extended_smtp:
-            # RFC 3848.
+            # RFC 3848, RFC 6531 section 4.3.
             begun.protocol = (
-                f"ESMTP{'S' if session.ssl else ''}{'A' if session.authenticated else ''}"
+                f"{'UTF8SMTP' if 'SMTPUTF8' in begun.parameters else 'ESMTP'}"
+                f"{'S' if session.ssl else ''}{'A' if session.authenticated else ''}"
             )
         self.envelope = begun
         await self.push(reply)
