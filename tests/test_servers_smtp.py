@@ -985,6 +985,8 @@ def test_vrfy(lab: Lab) -> None:
         S: 250 2.1.5 <ana@lab.example>
         C: VRFY <Ben@Lab.Example>
         S: 250 2.1.5 <ben@lab.example>
+        C: VRFY ana SMTPUTF8
+        S: 250 2.1.5 <ana@lab.example>
         C: VRFY zoe
         S: 550 5.1.1 No such mailbox here: zoe
         C: VRFY

@@ -49,6 +49,7 @@ _BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
 _TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 """A name that may stand in a header field."""
+_SMTPUTF8_PARAMETER = re.compile(r" +SMTPUTF8\Z", re.IGNORECASE)
 _BDAT = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
 # RFC 2034: what a reply without an enhanced status code of its own gets (codes: RFC 3463).
@@ -738,7 +739,8 @@ class SmtpConnection(SMTP):
             return
         if not arg:
             raise RefusedError("501 5.5.4 Say whom: VRFY ana@lab.example")
-        await self.push(self._server.verify(arg))
+        # The parameter allows a reply in UTF-8 (RFC 6531 section 3.7.4.2); ASCII will do.
+        await self.push(self._server.verify(_SMTPUTF8_PARAMETER.sub("", arg)))
 
 
 def _who(mechanism: str, answer: bytes) -> str:
