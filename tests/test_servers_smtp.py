@@ -349,6 +349,21 @@ def test_passwords_stay_masked_after_injected_plaintext(lab: Lab) -> None:
     assert password not in session.text(exact=True)
 
 
+def test_nobody_acts_for_somebody_else(lab: Lab) -> None:
+    play(
+        lab,
+        "submission",
+        f"""
+        {SUBMISSION}
+        C: AUTH PLAIN {b64(chr(0).join(("ben@lab.example", "ana@lab.example", "ana-lab-password")))}
+        S: 535 5.7.8 ...
+        C: AUTH PLAIN {b64(chr(0).join(("Ana@lab.example", "ana@lab.example", "ana-lab-password")))}
+        S: 235 2.7.0 ...
+        {QUIT}
+        """,
+    )
+
+
 def test_auth_can_be_cancelled(lab: Lab) -> None:
     play(
         lab,

@@ -495,6 +495,17 @@ class SmtpConnection(SMTP):
                 raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
             raise RefusedError("535 5.7.8 Authentication credentials invalid")
 
+    async def auth_PLAIN(self, _: SMTP, args: list[str]) -> AuthResult:
+        """RFC 4616: for whom one acts (oneself, where it is empty), who one is, the password."""
+        octets = _decoded(args[1]) if len(args) > 1 else await self.challenge_auth("")
+        try:
+            identity, name, password = octets.split(b"\0")
+        except ValueError:
+            raise RefusedError("501 5.5.2 Can't split auth value") from None
+        if identity.lower() not in (b"", name.lower()):
+            password = b""  # to act for somebody else is a right that no account here has
+        return self._authenticate("PLAIN", LoginPassword(name, password))
+
     async def challenge_auth(self, challenge: str | bytes, *_: Any, **__: Any) -> Any:
         """Ask the client for its answer, and decode it."""
         octets = challenge.encode() if isinstance(challenge, str) else challenge
@@ -504,10 +515,7 @@ class SmtpConnection(SMTP):
             raise RefusedError("500 5.5.6 That answer is too long")
         if answer.strip() == b"*":
             raise RefusedError("501 5.7.0 Auth aborted")
-        try:
-            octets = base64.b64decode(answer.strip(), validate=True)
-        except binascii.Error:
-            raise RefusedError("501 5.5.2 Can't decode base64") from None
+        octets = _decoded(answer.strip())
         if self._nameless:
             self._ask("AUTH", _who(self._nameless, answer))
             self._nameless = ""
@@ -741,6 +749,14 @@ class SmtpConnection(SMTP):
             raise RefusedError("501 5.5.4 Say whom: VRFY ana@lab.example")
         # The parameter allows a reply in UTF-8 (RFC 6531 section 3.7.4.2); ASCII will do.
         await self.push(self._server.verify(_SMTPUTF8_PARAMETER.sub("", arg)))
+
+
+def _decoded(answer: str | bytes) -> bytes:
+    """What an answer in base64 says. Raises `RefusedError`."""
+    try:
+        return base64.b64decode(answer, validate=True)
+    except ValueError:
+        raise RefusedError("501 5.5.2 Can't decode base64") from None
 
 
 def _who(mechanism: str, answer: bytes) -> str:
