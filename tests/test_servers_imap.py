@@ -1187,6 +1187,8 @@ FOUND = [
     ("OR 1 OR 2 UID 6", "1 2 5"),
     ("(1:3 (2:4))", "2 3"),
     ("NOT (1:3 2:4)", "1 4 5"),
+    ("not NOT 2:3", "2 3"),
+    ("OR NOT NOT 1 (NOT NOT NOT 1:3)", "1 4 5"),
     ("SUBJECT THREE", "3"),
     ('SUBJECT ""', "1 2 3 4 5"),
     ("SUBJECT nested", ""),
@@ -1252,11 +1254,16 @@ SENSELESS_KEYS = [
     "ON yesterday",
     "LARGER x",
     "EMAILID M1",
+    "NOT (EMAILID M1)",
     "(SEEN",
     "SEEN)",
     "NOT",
+    "NOT NOT",
+    "()",
+    "OR () 1",
     "UID",
     "(" * 5000,
+    "NOT " * 5000,
 ]
 
 

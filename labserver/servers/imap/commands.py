@@ -43,6 +43,7 @@ from labserver.servers.imap.fetch import MOST, Items
 
 _INITIAL_RESPONSE = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
+_KEY_OF_KEYS = re.compile(rb" *(?:(NOT|OR) +|(?=\())", re.IGNORECASE)
 _CHARSETS = {b"US-ASCII": "ascii", b"UTF-8": "utf-8"}
 _BAD_CHARSET = b"BADCHARSET (US-ASCII UTF-8)"
 
@@ -440,6 +441,31 @@ def _known_items(text: bytes, uid: bool) -> Items:
     return items
 
 
+class Key(SearchKey):
+    """A search key. NOT may negate NOT, parentheses are never empty (RFC 3501 section 9)."""
+
+    @classmethod
+    def parse(cls, buf: Buffer, params: Params) -> tuple[SearchKey, Buffer]:
+        made_of_keys = _KEY_OF_KEYS.match(buf)
+        if made_of_keys is None:
+            key, after = super().parse(buf, params)
+            if key.value in (b"EMAILID", b"THREADID"):
+                raise NotParseable(buf)
+            return key, after
+        operator, buf = (made_of_keys[1] or b"").upper(), buf[made_of_keys.end() :]
+        if not operator:
+            listed, buf = List.parse(buf, params.copy(expected=[cls]))
+            if not listed.value:
+                raise NotParseable(buf)
+            return cls(b"KEYSET", listed.get_as(SearchKey)), buf
+        key, buf = cls.parse(buf, params)
+        if operator == b"NOT":
+            return key.not_inverse, buf
+        _, buf = Space.parse(buf, params)
+        other, buf = cls.parse(buf, params)
+        return cls(b"OR", (key, other)), buf
+
+
 class SearchCommand(select.SearchCommand):
     """SEARCH. Numbers that don't follow UID are message sequence numbers, in UID SEARCH too."""
 
@@ -456,9 +482,7 @@ class SearchCommand(select.SearchCommand):
         keys = []
         try:
             while True:
-                key, buf = SearchKey.parse(buf, params.copy(charset=charset))
-                if key.value in (b"EMAILID", b"THREADID"):
-                    raise NotParseable(buf)
+                key, buf = Key.parse(buf, params.copy(charset=charset))
                 keys.append(key)
                 if _at_end(buf, params):
                     break
