@@ -33,7 +33,7 @@ from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
 from labserver.servers.rulebook import Rulebook
 from labserver.servers.smtp import SmtpServer
-from labserver.store import Store
+from labserver.store import DamagedMessage, MessageRow, Store
 from labserver.tls import Tls, certificates
 from labserver.transcript import ProtocolName, Session
 
@@ -431,16 +431,7 @@ class Lab:
                 row = store.ensure_mailbox(address, name)
             else:
                 row = store.mailbox(address, name)
-            return Mailbox(
-                Message(
-                    octets=store.octets(one.content),
-                    uid=one.uid,
-                    received=one.received,
-                    flags=one.flags,
-                    envelope=store.envelope(one.content),
-                )
-                for one in store.messages(row.id)
-            )
+            return Mailbox(_message(store, one) for one in store.messages(row.id))
 
         return self._network.run(read)
 
@@ -483,6 +474,16 @@ class Lab:
         if self.closed:
             return f"<Lab {self.hostname}, closed>"
         return f"<Lab {self.hostname}: {', '.join(self.listeners)}>"
+
+
+def _message(store: Store, row: MessageRow) -> Message:
+    octets, damage = b"", ""
+    try:
+        octets = store.octets(row.content)
+    except DamagedMessage as error:
+        damage = str(error)
+    envelope = store.envelope(row.content)
+    return Message(octets, row.uid, row.received, row.flags, envelope, damage)
 
 
 _latest: weakref.ref[Lab] | None = None

@@ -45,6 +45,8 @@ class Message:
     flags: frozenset[str]
     envelope: Envelope | None
     """`None` where it didn't come by SMTP."""
+    damage: str = ""
+    """One sentence where its octets were damaged on the disk; it then has none."""
 
     @property
     def email(self) -> EmailMessage:
@@ -68,11 +70,13 @@ class Message:
         return self.octets
 
     def __str__(self) -> str:
+        if self.damage:
+            return self.damage
         rows = self.octets.removesuffix(b"\r\n").split(b"\r\n")
         return "\n".join(stable(readable(row)) for row in rows)
 
     def __repr__(self) -> str:
-        return f"<Message {self.uid}: {_shown(self['Subject'])}>"
+        return f"<Message {self.uid}: {self.damage or _shown(self['Subject'])}>"
 
 
 class Mailbox(tuple[Message, ...]):
@@ -84,7 +88,8 @@ class Mailbox(tuple[Message, ...]):
         if not self:
             return "The mailbox is empty."
         return "\n".join(
-            f"{number}. from {_shown(message['From'])}: {_shown(message['Subject'])}"
+            f"{number}. "
+            + (message.damage or f"from {_shown(message['From'])}: {_shown(message['Subject'])}")
             for number, message in enumerate(self, 1)
         )
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,10 +38,12 @@ ones all but the content, whose damage is told when somebody asks for it."""
 _BEYOND_UIDS = 2**32
 """A UID has 32 bits (RFC 3501 section 2.3.1.1)."""
 
-_VERSION = 2
+_VERSION = 3
 """Goes up when files with an older schema can't be used any more."""
-_USABLE = (0, 1, _VERSION)
+_USABLE = (0, 1, 2, _VERSION)
 """New, of an older schema that is brought up to date, or of this one."""
+_ADDED = ("parameters TEXT", "checksum INTEGER")
+"""The columns of `content` that came with versions 2 and 3."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mailbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,6 +66,7 @@ CREATE TABLE IF NOT EXISTS content (
     recipients TEXT NOT NULL,
     parameters TEXT,
     crlf_size INTEGER NOT NULL,
+    checksum INTEGER,
     octets BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS message (
@@ -96,6 +100,10 @@ class NoSuchMailbox(StoreError):
 
 class NoSuchMessage(StoreError):
     """That message has been removed."""
+
+
+class DamagedMessage(StoreError):
+    """The octets of that message are not those that were stored."""
 
 
 class MailboxExists(StoreError):
@@ -166,8 +174,8 @@ class Counts:
     """Octets of all messages together (RFC 8438)."""
 
 
-_Told = tuple[int, int, float, bytes]
-"""UID, octets, seconds since 1970 when it was received, content."""
+_Told = tuple[int, int, float, bytes | None]
+"""UID, octets, seconds since 1970 when it was received, content; no content where it's damaged."""
 
 _NewMessage = tuple[int, int, float, str]
 """Of a message to come into a mailbox: content, size, when it was received, flags."""
@@ -227,8 +235,9 @@ class Store:
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             elif not version or not tables.issuperset(_TABLES):
                 raise sqlite3.DatabaseError("it is another program's database")
-            elif version == 1:
-                self._db.execute("ALTER TABLE content ADD COLUMN parameters TEXT")
+            elif version < _VERSION:
+                for column in _ADDED[version - 1 :]:
+                    self._db.execute(f"ALTER TABLE content ADD COLUMN {column}")
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -477,13 +486,18 @@ class Store:
         )
 
     def octets(self, content: int) -> bytes:
-        """The content of a message. Raises `NoSuchMessage` where it is gone."""
-        for (octets,) in self._rows("SELECT octets FROM content WHERE id = ?", content):
-            return bytes(octets)
+        """The content of a message.
+
+        Raises `NoSuchMessage` where it is gone, `DamagedMessage` where it isn't what was stored.
+        """
+        for octets, checksum in self._rows(
+            "SELECT octets, checksum FROM content WHERE id = ?", content
+        ):
+            return _whole(octets, checksum)
         raise NoSuchMessage("That message has been removed.")
 
     def beginning(self, content: int, most: int) -> bytes:
-        """The first so many octets of a message; the rest isn't read.
+        """The first so many octets of a message; the rest isn't read, so nothing tells of damage.
 
         Raises `NoSuchMessage` where it is gone, `StoreError` where it can't be read.
         """
@@ -511,30 +525,34 @@ class Store:
         )
 
     def contents(self, mailbox: int, first: int, last: int) -> Iterator[_Told]:
-        """The same of all of them, with their content.
+        """The same of all of them, with their content; `None` for one that isn't what was stored.
 
         Each is read when it is asked for. Nothing may be changed before that has come to an end.
         Raises `StoreError`.
         """
         try:
-            yield from self._db.execute(
-                "SELECT uid, size, received, octets FROM message"
+            for uid, size, received, octets, checksum in self._db.execute(
+                "SELECT uid, size, received, octets, checksum FROM message"
                 " JOIN content ON content.id = message.content"
                 " WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid",
                 (mailbox, first, last),
-            )
+            ):
+                yield uid, size, received, octets if _is_whole(octets, checksum) else None
         except _REFUSED as error:
             raise _failure("could not be read", error) from error
 
     def octets_of(self, mailbox: int, uid: int) -> bytes | None:
-        """The content of one message, or `None` where it is gone. Raises `StoreError`."""
-        for (octets,) in self._rows(
-            "SELECT octets FROM message JOIN content ON content.id = message.content"
+        """The content of one message, or `None` where it is gone.
+
+        Raises `StoreError`, `DamagedMessage` where it isn't what was stored.
+        """
+        for octets, checksum in self._rows(
+            "SELECT octets, checksum FROM message JOIN content ON content.id = message.content"
             " WHERE mailbox = ? AND uid = ?",
             mailbox,
             uid,
         ):
-            return bytes(octets)
+            return _whole(octets, checksum)
         return None
 
     def envelope(self, content: int) -> Envelope | None:
@@ -705,9 +723,10 @@ class Store:
             if envelope.parameters or envelope.recipient_parameters:
                 parameters = json.dumps((envelope.parameters, envelope.recipient_parameters))
         cursor = self._db.execute(
-            "INSERT INTO content (reverse_path, recipients, parameters, crlf_size, octets)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (path, recipients, parameters, _crlf_size(octets), octets),
+            "INSERT INTO content"
+            " (reverse_path, recipients, parameters, crlf_size, checksum, octets)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (path, recipients, parameters, _crlf_size(octets), zlib.crc32(octets), octets),
         )
         return int(cursor.lastrowid or 0)
 
@@ -835,6 +854,18 @@ def _octets(path: Path) -> int:
 
 def _beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
+
+
+def _is_whole(octets: bytes, checksum: int | None) -> bool:
+    """Whether these octets are those that were stored; of old stores nobody knows."""
+    return checksum is None or zlib.crc32(octets) == checksum
+
+
+def _whole(octets: bytes, checksum: int | None) -> bytes:
+    """These octets. Raises `DamagedMessage` where they aren't those that were stored."""
+    if not _is_whole(octets, checksum):
+        raise DamagedMessage("That message was damaged on the disk; its content is lost.")
+    return bytes(octets)
 
 
 def _crlf_size(octets: bytes) -> int:

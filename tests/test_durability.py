@@ -30,6 +30,7 @@ if sys.platform != "win32":
 from benchmarks import kills
 from labserver import Lab
 from labserver.network import Network
+from labserver.notebook.display import show
 
 ROOT = Path(__file__).parents[1]
 CARELESS = "tests/careless_server.py"
@@ -490,6 +491,39 @@ def test_damaged_content_is_told_and_all_else_goes_on(lab: Lab) -> None:
         refusal = "NO [UNAVAILABLE] FETCH completed."
         assert clients.told("FETCH", "1:3", "(BODY.PEEK[])") == refusal
         assert clients.submit(SMALL).startswith(b"250")
+
+
+def test_one_octet_that_has_changed_is_told_and_never_given(lab: Lab) -> None:
+    def change() -> None:
+        store = lab._store
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._db.execute("PRAGMA shrink_memory")
+        assert store.path is not None
+        octets = store.path.read_bytes()
+        with store.path.open("r+b") as file:
+            file.seek(octets.index(b"body 2"))
+            file.write(b"bodY")
+
+    with clients_of(lab.smtp, lab.imap, lab.pop3) as clients:
+        for number in (1, 2, 3):
+            assert clients.submit(b"Subject: %d\r\n\r\nbody %d\r\n" % (number, number))
+        lab.network.run(change)
+        clients.pop3.user(BEN)
+        clients.pop3.pass_(BENS_PASSWORD)
+        with pytest.raises(poplib.error_proto, match="SYS/PERM"):
+            clients.pop3.retr(2)
+        assert clients.pop3.retr(3)[1][-1] == b"body 3"
+        clients.told("SELECT", "INBOX")
+        assert clients.told("FETCH", "1:3", "(BODY.PEEK[])") == "NO [CORRUPTION] FETCH completed."
+        assert len(clients.imap.untagged_responses.pop("FETCH")) == 4
+        assert clients.told("FETCH", "1:3", "(FLAGS)") == "OK FETCH completed."
+        assert clients.told("SEARCH", "BODY", "body").startswith("NO [CORRUPTION] ")
+    one, two, three = lab.inbox(BEN)
+    assert (one.damage, two.octets, three.damage) == ("", b"", "")
+    assert str(two) == two.damage == "That message was damaged on the disk; its content is lost."
+    assert f"2. {two.damage}\n" in str(lab.inbox(BEN))
+    assert two.damage in show(two).html
+    assert two.damage in show(lab.inbox(BEN)).html
 
 
 def test_damage_found_while_running_is_told_and_outlived(network: Network, tmp_path: Path) -> None:

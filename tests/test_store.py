@@ -16,6 +16,7 @@ import pytest
 from labserver.message import Envelope
 from labserver.store import (
     Changes,
+    DamagedMessage,
     Delivery,
     MailboxExists,
     NoRoom,
@@ -231,19 +232,22 @@ def test_an_empty_file_becomes_a_store(file: Path) -> None:
     store.close()
 
 
-def test_a_file_from_before_parameters_were_kept_is_taken_up(file: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_version_is_taken_up(file: Path, version: int) -> None:
     store = Store(file)
     before = store.deliver(Delivery(Envelope("a@x.example", ("ben@lab.example",)), HELLO, NOON))
     store.close()
     database = sqlite3.connect(file)
-    database.execute("ALTER TABLE content DROP COLUMN parameters")
-    database.execute("PRAGMA user_version = 1")
+    for column in ("checksum", "parameters")[: 3 - version]:
+        database.execute(f"ALTER TABLE content DROP COLUMN {column}")
+    database.execute(f"PRAGMA user_version = {version}")
     database.close()
     envelope = Envelope("a@x.example", ("ben@lab.example",), ("RET=HDRS",), (("NOTIFY=NEVER",),))
     store = Store(file)
     after = store.deliver(Delivery(envelope, HELLO, NOON))
     assert store.envelope(before) == Envelope("a@x.example", ("ben@lab.example",))
     assert store.envelope(after) == envelope
+    assert store.octets(before) == store.octets(after) == HELLO
     store.close()
     Store(file).close()
 
@@ -378,6 +382,24 @@ def test_a_killed_store_is_not_damaged(file: Path) -> None:
     assert len(store.messages(inbox(store))) == 200
     store.close()
     assert names(file) == ["mail.sqlite"]
+
+
+def test_octets_that_have_changed_on_the_disk_are_not_given(file: Path) -> None:
+    store = Store(file)
+    store.deliver_group([delivery(ANA, octets=HELLO + text) for text in (b"one", b"two", b"three")])
+    store.close()
+    overwrite(file, file.read_bytes().index(b"two"), b"tw0")
+    store = Store(file)
+    assert store.notice == ""
+    for read in (
+        lambda: store.octets(2),
+        lambda: store.octets_of(inbox(store), 2),
+    ):
+        with pytest.raises(DamagedMessage, match="damaged on the disk"):
+            read()
+    told = [(uid, octets) for uid, _, _, octets in store.contents(inbox(store), 1, 3)]
+    assert told == [(1, HELLO + b"one"), (2, None), (3, HELLO + b"three")]
+    store.close()
 
 
 def test_damaged_content_of_a_large_store_is_told_when_it_is_asked_for(

@@ -85,7 +85,7 @@ def message(shown: Message) -> View:
     subject = next((f.decoded or f.value for f in seen.fields if f.name.lower() == "subject"), "")
     facts = [count(len(shown.octets), "octet"), *sorted(map(_plain, shown.flags))]
     envelope = _envelope(shown)
-    label = cut(subject or "(no subject)", 120)
+    label = cut(shown.damage or subject or "(no subject)", 120)
     html = frame("message", label, _html(seen, envelope), facts=facts)
     return View(html, "\n".join(_text(seen, envelope, label, facts)))
 
@@ -101,6 +101,8 @@ def mailbox(shown: Mailbox) -> View:
         cells = "".join(
             f"<td>{escape(cut((f.decoded or f.value) if f else '(none)', 120))}</td>" for f in told
         )
+        if one.damage:
+            cells = f'<td colspan="2">{escape(one.damage)}</td>'
         rows.append(f"<tr><td>{number}</td>{cells}</tr>")
     more = len(shown) - _MOST_MESSAGES
     rest = f'<p class="more">{more:,} more messages not shown</p>' if more > 0 else ""

@@ -21,7 +21,7 @@ from labserver.rules import Action, Limits, Occasion
 from labserver.servers.accounts import Accounts
 from labserver.servers.reader import Reader
 from labserver.servers.rulebook import Rulebook
-from labserver.store import MailboxRow, MessageRow, NoRoom, Store, StoreError
+from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, Store, StoreError
 
 if TYPE_CHECKING:
     import ssl  # only its names: Python in a browser has none
@@ -298,6 +298,9 @@ class Pop3Connection:
         verb = self.verb.decode()
         if isinstance(error, StoreError):
             _log.warning("POP3 %s: %s", verb, error)
+            if isinstance(error, DamagedMessage):
+                self.err("[SYS/PERM] that message was damaged on the disk, its content is lost")
+                return
             why = "the mail store can't do that now"
             if isinstance(error, NoRoom):
                 why = "the disk is full"

@@ -53,7 +53,7 @@ from labserver.servers.imap.commands import (
 from labserver.servers.imap.state import State
 from labserver.servers.reader import Reader
 from labserver.servers.rulebook import Rulebook
-from labserver.store import NoRoom, StoreError
+from labserver.store import DamagedMessage, NoRoom, StoreError
 
 if TYPE_CHECKING:
     from labserver.network.recorder import Connection as Transport
@@ -375,6 +375,9 @@ class Connection(IMAPConnection):
             return error.get_response(command.tag)
         except StoreError as error:
             _log.warning("IMAP %s: %s", command.command.decode(), error)
+            if isinstance(error, DamagedMessage):
+                text = b"A message in this mailbox was damaged on the disk."
+                return ResponseNo(command.tag, text, ResponseCode.of(b"CORRUPTION"))
             # Not OVERQUOTA: what is full is the disk, no quota of this user's (RFC 5530 section 3).
             why = b"The mail store can't do that now"
             if isinstance(error, NoRoom):

@@ -219,11 +219,14 @@ class Fetched(UntaggedResponse):
                 self._say_no(b"EXPUNGEISSUED")
                 done += 1
             try:
-                line = line_of(number + done, row)
+                line = line_of(number + done, row) if row[_OCTETS] is not None else ()
             except Exception:
                 _log.exception("IMAP FETCH can't tell of a message")
                 self._say_no(b"SERVERBUG")
             else:
+                if not line:
+                    _log.error("IMAP FETCH: message %d was damaged on the disk", row[_UID])
+                    self._say_no(b"CORRUPTION")
                 for piece in line:
                     write(piece)
                     octets += len(piece)
