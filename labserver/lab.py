@@ -27,7 +27,7 @@ from labserver.network import (
 )
 from labserver.network.recorder import Journal, Recorder, Service
 from labserver.rules import Limits, Rule
-from labserver.servers.accounts import Accounts
+from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
@@ -175,11 +175,13 @@ class Lab:
         rulebook = self._rulebook
         deliveries = DeliveryQueue(self._store)
         maildrops = Maildrops()
+        guesses = Guesses(limits)
 
         def smtp(*, submission: bool = False, implicit: bool = False) -> SmtpServer:
             return SmtpServer(
                 deliveries,
                 accounts,
+                guesses,
                 hostname=name,
                 clock=clock,
                 limits=limits,
@@ -193,6 +195,7 @@ class Lab:
             return Pop3Server(
                 self._store,
                 accounts,
+                guesses,
                 hostname=name,
                 limits=limits,
                 rulebook=rulebook,
@@ -205,6 +208,7 @@ class Lab:
             return ImapServer(
                 self._store,
                 accounts,
+                guesses,
                 hostname=name,
                 clock=clock,
                 limits=limits,

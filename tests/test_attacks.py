@@ -619,6 +619,42 @@ def test_who_guesses_does_not_learn_which_names_exist(
         assert guess(lab, listener, name, 3) == guess(lab, listener, ANA, 3)
 
 
+@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.parametrize("listener", GUESS)
+def test_many_connections_guess_no_faster_than_one(inline: Network, listener: str) -> None:
+    """CWE-307: after the first ones each login waits, wherever it comes from, the right one too."""
+    limits = Limits(login_failures=3, login_delay=0.05)
+    with Lab(network=inline, limits=limits) as lab:
+        assert guess(lab, "imap", ANA, 3)[1] == [0.05, 0.1, 0.2]
+        assert guess(lab, listener, ANA, 3)[1] == [0.45, 0.9, 1.8]
+        assert guess(lab, listener, "ben@lab.example", 3)[1] == [0.05, 0.1, 0.2]
+        clients = [Client(lab, "pop3") for _ in range(5)]
+        before = lab.network.clock.seconds()
+        for client in clients:
+            client.send(POP3_LOGIN)
+        heard = [[client.line() for _ in range(3)][-1] for client in clients]
+        assert round(lab.network.clock.seconds() - before, 6) == 3.2
+        assert sorted(row[:4] for row in heard) == [b"+OK ", *4 * [b"-ERR"]]  # one has the lock
+        for client in clients:
+            client.close()
+        assert guess(lab, listener, ANA, 3)[1] == [0.05, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("listener", ["pop3", "imap"])
+def test_who_does_not_wait_is_not_told(inline: Network, listener: str) -> None:
+    """Nothing is looked at for a client that has said its last word and wants an answer at once."""
+    with Lab(network=inline) as lab:
+        guess(lab, "imap", ANA, 3)
+        sock = lab.network.connect(lab.address(listener), timeout=60)
+        login = {"pop3": b"USER %b\r\nPASS %b\r\n", "imap": b"a LOGIN %b %b\r\n"}[listener]
+        sock.sendall(login % (ANA.encode(), b"ana-lab-password"))
+        sock.shutdown(socket.SHUT_WR)
+        heard = b"".join(iter(lambda: sock.recv(4096), b""))
+        sock.close()
+        assert b"maildrop" not in heard
+        assert b"a OK" not in heard
+
+
 def test_pop3_and_imap_do_not_tell_a_name_before_the_password(lab: Lab) -> None:
     """RFC 1939 section 13: USER is answered alike for all."""
     heard, _ = converse(lab, "pop3", [b"USER ana@lab.example\r\nUSER nobody@x.example\r\n"])

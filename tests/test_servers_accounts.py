@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from labserver.servers.accounts import Accounts
+from labserver import Limits
+from labserver.network.inline import InlineLoop
+from labserver.servers.accounts import Accounts, Guesses
 
 ACCOUNTS = Accounts({"Ana@Lab.example": "s3cret", "josé@lab.example": "pässwörd"})
 
@@ -85,3 +89,48 @@ def test_accounts_that_make_no_sense_are_refused_in_one_sentence(passwords: dict
 
 def test_passwords_are_not_in_the_repr() -> None:
     assert "s3cret" not in repr(ACCOUNTS)
+
+
+def test_wrong_passwords_are_counted_for_each_name_until_a_right_one() -> None:
+    async def count() -> None:
+        guesses = Guesses(Limits(login_failures=2, login_delay=1.0))
+        waits = []
+        for _ in range(8):
+            waits.append(guesses.wait("ana@lab.example"))
+            guesses.looked_at("ANA@lab.example", right=False)
+        assert waits == [0, 0, 4, 8, 16, 30, 30, 30]
+        assert guesses.wait("ben@lab.example") == 0
+        guesses.looked_at("ana@lab.example", right=True)
+        assert guesses.wait("ana@lab.example") == 0
+
+    asyncio.run(count())
+
+
+def test_wrong_passwords_are_forgotten_after_five_minutes_without_any() -> None:
+    loop = InlineLoop()
+
+    async def count() -> None:
+        guesses = Guesses(Limits(login_failures=1))
+        guesses.looked_at("ana@lab.example", right=False)
+        await asyncio.sleep(299)
+        assert guesses.wait("ana@lab.example") > 0
+        await asyncio.sleep(1)
+        assert guesses.wait("ana@lab.example") == 0
+
+    with loop._entered():
+        task = loop.create_task(count())
+    loop.pump_until(task.done, None)
+    loop.close()
+    assert task.exception() is None
+
+
+def test_of_made_up_names_only_so_many_are_remembered() -> None:
+    async def count() -> None:
+        guesses = Guesses(Limits(login_failures=1))
+        for number in range(2000):
+            guesses.looked_at(f"{number}{'x' * 5000}", right=False)
+        assert len(guesses._wrong) == 1000
+        assert max(map(len, guesses._wrong)) == 1000
+        assert guesses.wait(f"1999{'x' * 5000}") > 0
+
+    asyncio.run(count())

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from labserver.rules import Limits
 from labserver.servers.addresses import is_address
+
+_LONGEST_WAIT = 30.0
+"""Seconds; mail programs wait that long."""
+_REMEMBERED_SECONDS = 300.0
+"""How long wrong passwords count when no other one comes."""
+_NAMES = 1000
+"""How many names are remembered, and how many characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +73,40 @@ class Accounts:
             return None
         same = hmac.compare_digest(right.encode(), password.encode("utf-8", "surrogateescape"))
         return address if same else None
+
+
+class Guesses:
+    """How often a password was wrong lately, for each name, whatever the connection.
+
+    As many wrong ones as a connection may give cost nothing more. After that each login under the
+    name has to wait, the right one too, twice as long with each wrong one: who opens many
+    connections at once guesses no faster. What nobody is called is remembered as well, or the time
+    would tell who exists. The servers of a lab share this; it is asked on their loop.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._free, self._first = limits.login_failures, limits.login_delay
+        self._wrong: dict[str, tuple[int, float]] = {}
+
+    def wait(self, name: str) -> float:
+        """Seconds until a password for that name may be looked at."""
+        count = self._count(name)
+        # The exponent is bounded: a lab may allow any number of failures.
+        return min(self._first * 2.0 ** min(count, 99), _LONGEST_WAIT) if count >= self._free else 0
+
+    def looked_at(self, name: str, *, right: bool) -> None:
+        """A password for that name was right or wrong."""
+        count = self._count(name) + 1
+        self._wrong.pop(_remembered(name), None)
+        if not right:
+            self._wrong[_remembered(name)] = count, asyncio.get_running_loop().time()
+        if len(self._wrong) > _NAMES:
+            del self._wrong[next(iter(self._wrong))]
+
+    def _count(self, name: str) -> int:
+        count, last = self._wrong.get(_remembered(name), (0, 0.0))
+        return count if asyncio.get_running_loop().time() - last < _REMEMBERED_SECONDS else 0
+
+
+def _remembered(name: str) -> str:
+    return name.casefold()[:_NAMES]

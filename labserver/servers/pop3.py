@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
 
 from labserver.rules import Action, Limits, Occasion
-from labserver.servers.accounts import Accounts
+from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.reader import Reader
 from labserver.servers.rulebook import Rulebook
 from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, Store, StoreError
@@ -77,6 +77,7 @@ class Pop3Server:
         self,
         store: Store,
         accounts: Accounts,
+        guesses: Guesses,
         *,
         hostname: str,
         limits: Limits,
@@ -86,6 +87,7 @@ class Pop3Server:
         implicit_tls: bool = False,
     ) -> None:
         self.store, self.accounts, self.maildrops = store, accounts, maildrops
+        self.guesses = guesses
         self.hostname, self.limits, self.rulebook = hostname, limits, rulebook
         self.stls = None if implicit_tls else tls
 
@@ -353,11 +355,13 @@ class Pop3Connection:
             self.written.append(self.action.reply.encode() + b"\r\n")
         raise _GoneError
 
-    async def pause(self, seconds: float) -> None:
-        """Let time pass, unless the client goes away first."""
+    async def pause(self, seconds: float) -> bool:
+        """Let time pass; `False` where the client said its last word before it was over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.reader.ended.wait()
+                return False
+        return True
 
     async def send_by_rules(self, action: Action) -> None:
         """Send what was written as far and as fast as the rules let it. Raises `_GoneError`."""
@@ -504,7 +508,11 @@ class Pop3Connection:
         server = self.server
         if server.rulebook.written and await self.refused_by_rule(self.verb.decode(), name):
             return
+        wait = server.guesses.wait(name)
+        if wait and not await self.pause(wait):
+            raise _GoneError
         account = server.accounts.log_in(name, password)
+        server.guesses.looked_at(name, right=account is not None)
         if account is None:
             await self.pause(self.failure_delay)
             self.failures += 1

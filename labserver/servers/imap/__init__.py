@@ -27,7 +27,7 @@ from pysasl.mechanism.plain import PlainMechanism
 
 from labserver.network.clock import Clock
 from labserver.rules import Limits
-from labserver.servers.accounts import Accounts
+from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.imap.commands import all_commands
 from labserver.servers.imap.connection import LINE_OCTETS, Connection
 from labserver.servers.imap.state import State
@@ -90,6 +90,7 @@ class ImapServer:
         self,
         store: Store,
         accounts: Accounts,
+        guesses: Guesses,
         *,
         hostname: str,
         clock: Clock,
@@ -98,7 +99,7 @@ class ImapServer:
         tls: ssl.SSLContext | None,
         implicit_tls: bool = False,
     ) -> None:
-        self._store, self._accounts = store, accounts
+        self._store, self._accounts, self._guesses = store, accounts, guesses
         self._clock, self._limits, self._rulebook = clock, limits, rulebook
         self._offers_tls = tls is not None and not implicit_tls
         self._config = _Config(hostname, limits, tls)
@@ -121,6 +122,7 @@ class ImapServer:
             self._config,
             self._store,
             self._accounts,
+            self._guesses,
             clock=self._clock,
             limits=self._limits,
             offers_tls=self._offers_tls,

@@ -275,10 +275,12 @@ class Connection(IMAPConnection):
             await self.flush()
         await asyncio.sleep(0)
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._incoming.ended.wait()
+                return False
+        return True
 
     def _bye(self, text: bytes, code: bytes | None = None) -> None:
         """Say that the connection ends, without waiting for the client to hear it."""

@@ -50,7 +50,7 @@ from pysasl.identity import Identity
 
 from labserver.network.clock import Clock
 from labserver.rules import Limits
-from labserver.servers.accounts import Accounts
+from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.imap import commands, fetch
 from labserver.servers.imap.fetch import Fetched
 from labserver.servers.imap.mailboxes import Session, Snapshot
@@ -101,8 +101,8 @@ class _Claim(Identity):
 class Wire(fetch.Wire, Protocol):
     """What a state needs of its connection."""
 
-    async def pause(self, seconds: float) -> None:
-        """Let time pass, unless the client goes away first."""
+    async def pause(self, seconds: float) -> bool:
+        """Let time pass; `False` where the client said its last word before it was over."""
 
 
 class State(ConnectionState):
@@ -113,6 +113,7 @@ class State(ConnectionState):
         config: IMAPConfig,
         store: Store,
         accounts: Accounts,
+        guesses: Guesses,
         *,
         clock: Clock,
         limits: Limits,
@@ -121,7 +122,7 @@ class State(ConnectionState):
     ) -> None:
         # pymap would only ask it in `_login`, which is our own.
         super().__init__(cast(LoginInterface, None), config)
-        self._store, self._accounts = store, accounts
+        self._store, self._accounts, self._guesses = store, accounts, guesses
         self._clock, self._limits = clock, limits
         self._offers_tls, self._wire = offers_tls, wire
         self.failures = 0
@@ -202,9 +203,15 @@ class State(ConnectionState):
         return ResponseOk(cmd.tag, b"Begin TLS now."), None
 
     async def _login(self, creds: ServerCredentials) -> Session:
-        right = creds.verify(_Claim(self._accounts, creds.authcid))
+        wait = self._guesses.wait(creds.authcid)
+        if wait and not await self._wire.pause(wait):
+            raise EOFError
         # To act for somebody else is a right that no account here has (RFC 4616 section 2).
-        if not right or creds.authzid.casefold() != creds.authcid.casefold():
+        right = creds.authzid.casefold() == creds.authcid.casefold() and creds.verify(
+            _Claim(self._accounts, creds.authcid)
+        )
+        self._guesses.looked_at(creds.authcid, right=right)
+        if not right:
             self.failures += 1
             await self._wire.pause(self._delay)
             self._delay = min(2 * self._delay, self._limits.imap_idle)

@@ -19,7 +19,7 @@ from email.utils import format_datetime
 
 from labserver.network.clock import Clock
 from labserver.rules import Limits
-from labserver.servers.accounts import Accounts
+from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.rulebook import Rulebook
 from labserver.servers.smtp.connection import SmtpConnection, Transaction
@@ -42,6 +42,7 @@ class SmtpServer:
         self,
         deliveries: DeliveryQueue,
         accounts: Accounts,
+        guesses: Guesses,
         *,
         hostname: str,
         clock: Clock,
@@ -52,6 +53,7 @@ class SmtpServer:
         submission: bool = False,
     ) -> None:
         self.accounts = accounts
+        self.guesses = guesses
         self.hostname = hostname
         self.limits = limits
         self.rulebook = rulebook

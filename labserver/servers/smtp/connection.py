@@ -156,8 +156,8 @@ class SmtpConnection(SMTP):
         self._unknown_commands = 0
         self._failures = 0
         """Wrong passwords."""
-        self._was_wrong = False
-        """The password just given."""
+        self._claim: tuple[str, str] | None = None
+        """Name and password just given."""
         self._action: Action | None = None
         """What the lab's rules want at the command being obeyed."""
         self._nameless = ""
@@ -170,7 +170,7 @@ class SmtpConnection(SMTP):
             tls_context=server.tls,
             require_starttls=server.submission,
             auth_required=server.submission,
-            authenticator=self._check_password,
+            authenticator=self._note_claim,
             timeout=server.limits.smtp_idle,
             loop=asyncio.get_running_loop(),
         )
@@ -485,15 +485,24 @@ class SmtpConnection(SMTP):
             raise RefusedError("502 5.5.1 There is no login here; that is for submission")
         # RFC 4422 section 3.1: mechanism names in any letter case.
         mechanism, gap, rest = (arg or "").partition(" ")
-        self._was_wrong = False
+        self._claim = None
         await super().smtp_AUTH(mechanism.upper() + gap + rest)
-        if self._was_wrong:
-            limits = self._server.limits
+        if self._claim is None:
+            return  # nothing came of it, and the client has been told
+        (name, password), server = self._claim, self._server
+        if wait := server.guesses.wait(name):
+            await self._pause(wait)
+        account = server.accounts.log_in(name, password)
+        server.guesses.looked_at(name, right=account is not None)
+        if account is None:
+            limits = server.limits
             await asyncio.sleep(limits.login_delay * 2**self._failures)
             self._failures += 1
             if self._failures >= limits.login_failures:
                 raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
             raise RefusedError("535 5.7.8 Authentication credentials invalid")
+        self._now.authenticated, self._now.auth_data = True, account
+        await self.push("235 2.7.0 Authentication successful")
 
     async def auth_PLAIN(self, _: SMTP, args: list[str]) -> AuthResult:
         """RFC 4616: for whom one acts (oneself, where it is empty), who one is, the password."""
@@ -522,14 +531,13 @@ class SmtpConnection(SMTP):
             await self._carry_out()
         return octets
 
-    def _check_password(
+    def _note_claim(
         self, _: SMTP, __: SmtpSession, ___: Any, mechanism: str, data: LoginPassword
     ) -> AuthResult:
         name, password = (part.decode("utf-8", "surrogateescape") for part in data)
-        account = self._server.accounts.log_in(name, password)
-        self._was_wrong = account is None
-        # Where it is wrong, `smtp_AUTH` answers.
-        return AuthResult(success=account is not None, handled=True, auth_data=account)
+        self._claim = name, password
+        # `smtp_AUTH` looks at them and answers; it may have to wait first.
+        return AuthResult(success=False, handled=True)
 
     # -- the envelope
 
