@@ -410,7 +410,8 @@ def test_who_never_reads_the_replies_is_not_read_from(listener: str) -> None:
         begin, command = DEAF[listener]
         sent = deaf.send(begin)
         piece = command * 1000
-        with contextlib.suppress(TimeoutError):
+        # On a busy machine the server may have cut it off before it has noticed anything.
+        with contextlib.suppress(TimeoutError, ConnectionError):
             while sent < 100_000_000:
                 sent += deaf.send(piece)
         # What the kernel holds on its way, a few megabytes, and no more.
