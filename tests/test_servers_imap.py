@@ -451,6 +451,15 @@ def test_mailboxes_are_made_listed_and_removed(lab: Lab) -> None:
         S: f NO [ALREADYEXISTS] Mailbox already exists.
         C: g CREATE inbox/Old
         S: g OK CREATE completed.
+        C: ga STATUS iNbOx/Old (MESSAGES)
+        S: * STATUS INBOX/Old (MESSAGES 0)
+        S: ga OK STATUS completed.
+        C: gb LIST "" inbox/%
+        S: * LIST (\\HasNoChildren) "/" INBOX/Old
+        S: gb OK LIST completed.
+        C: gc LIST inbox/ Old
+        S: * LIST (\\HasNoChildren) "/" INBOX/Old
+        S: gc OK LIST completed.
         C: h LIST "" *
         S: * LIST (\\HasChildren) "/" INBOX
         S: * LIST (\\HasNoChildren) "/" INBOX/Old

@@ -40,6 +40,7 @@ from pymap.parsing.specials import (
 )
 
 from labserver.servers.imap.fetch import MOST, Items
+from labserver.servers.imap.mailboxes import DELIMITER
 
 _INITIAL_RESPONSE = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
@@ -81,12 +82,20 @@ class AuthenticateCommand(nonauth.AuthenticateCommand):
 
 
 class MailboxName(Mailbox):
-    """A mailbox's name in modified UTF-7 (RFC 3501 section 5.1.3)."""
+    """A mailbox's name in modified UTF-7 (RFC 3501 section 5.1.3).
+
+    INBOX is INBOX in any letter case, where it is a name's first level as well.
+    """
 
     @classmethod
     def parse(cls, buf: Buffer, params: Params) -> tuple[MailboxName, Buffer]:
         name, after = AString.parse(buf, params)
-        return cls(decoded_name(name.value, buf)), after
+        return cls(_with_inbox(decoded_name(name.value, buf))), after
+
+
+def _with_inbox(name: str) -> str:
+    first, delimiter, rest = name.partition(DELIMITER)
+    return f"INBOX{delimiter}{rest}" if first.upper() == "INBOX" else name
 
 
 def decoded_name(octets: bytes, buf: Buffer) -> str:
@@ -196,7 +205,9 @@ class ListCommand(auth.ListCommand):
             string, buf = String.parse(buf, params)
             octets = string.value
         _, buf = EndLine.parse(buf, params)
-        return cls(params.tag, reference.value, decoded_name(bytes(octets), buf)), buf
+        pattern = decoded_name(bytes(octets), buf)
+        # Of a reference and a pattern only what they are together is a name.
+        return cls(params.tag, "", _with_inbox(reference.value + pattern) if pattern else ""), buf
 
 
 class LSubCommand(ListCommand):

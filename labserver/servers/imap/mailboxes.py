@@ -274,9 +274,6 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
 
 def _checked(name: str) -> str:
     """A name for a new mailbox. Raises `BadName`."""
-    first, delimiter, rest = name.partition(DELIMITER)
-    if first.upper() == "INBOX":
-        name = "INBOX" + delimiter + rest
     if not all(name.split(DELIMITER)):
         raise BadName(name, "Each level of a mailbox's name needs at least one character.")
     if len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
