@@ -192,9 +192,19 @@ def _lines(heard: bytes) -> list[bytes]:
     return rows
 
 
+_ENHANCED = re.compile(rb"([245])\d\d \1\.\d{1,3}\.\d{1,3} |3|501 Syntax: (?:EHLO|HELO) ")
+"""RFC 2034 section 4: not the greeting, not the replies to HELO and EHLO."""
+
+
 def _smtp_replies(heard: bytes) -> None:
-    code = b""
+    code, extended = b"", False
     for row in _lines(heard):
+        if row == b"250-ENHANCEDSTATUSCODES":
+            extended = True
+        elif row == b"250 lab.example":
+            extended = False  # that was HELO
+        elif extended and code != b"250" and not row.startswith(b"250-"):
+            assert _ENHANCED.match(row), f"a reply without an enhanced status code: {row!r}"
         assert re.match(rb"[2-5]\d\d([ -]|\Z)", row), f"no reply: {row!r}"
         assert code in (b"", row[:3]), f"a reply with two codes: {row!r}"
         assert len(row) <= 510, f"a reply line has 512 octets at most: {row!r}"

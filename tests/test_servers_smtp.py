@@ -18,6 +18,7 @@ from labserver import Lab, Limits, Message, Session
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from tests.dialogue import Client, play
+from tests.fuzz_targets import converse
 
 pytestmark = pytest.mark.protocol
 
@@ -939,6 +940,30 @@ def test_unknown_commands_are_500_and_too_many_end_the_connection(lab: Lab) -> N
         """,
     )
     assert lab.sessions[-1].ending == "the server closed the connection"
+
+
+OF_ALL_KINDS = f"""
+NOOP|RSET|RSET x|HELP|HELP MAIL|HELP me|VRFY ana|VRFY zoe|VRFY|EXPN all|AUTH PLAIN|STARTTLS now
+MAIL|MAIL FROM:<|MAIL FROM:<a@b> SIZE=x|MAIL FROM:<a@b> SIZE=99999999999|MAIL FROM:<a@b> TO=1
+MAIL FROM:<josé@b>|MAIL FROM:<{"x" * 65}@b>|RCPT TO:<ana@lab.example>|DATA|BDAT|BDAT 0|QUIT now
+MAIL FROM:<a@b>|MAIL FROM:<a@b>|DATA|RCPT|RCPT TO:<zoe@lab.example>|RCPT TO:<a@b>|RCPT TO:<>
+RCPT TO:<ana@lab.example> NOTIFY=x|RCPT TO:<ana@lab.example> X=1|RCPT TO:<ana@lab.example>|DATA x
+DATA|{"x" * 999}|.|MAIL FROM:<a@b>|RCPT TO:<ana@lab.example>|BDAT 0|DATA|RCPT TO:<ana@lab.example>
+BDAT 0 LAST|MAIL FROM:<a@b>|RCPT TO:<ana@lab.example>|DATA|.|{"x" * 600}|ÿ|W|X|Y|Z
+""".replace("\n", "|").strip("|")
+
+
+def test_every_reply_after_ehlo_has_an_enhanced_status_code(lab: Lab) -> None:
+    said = OF_ALL_KINDS.replace("|", "\r\n").encode("utf-8") + b"\r\nQ\r\n"
+    heard, session = converse(lab, "smtp", [b"EHLO client.example\r\n", said])
+    rows = heard.decode().partition("250 HELP\r\n")[2].splitlines()
+    assert {row[:3] for row in rows} == set(
+        "214 250 354 421 500 501 502 503 504 550 552 553 555".split()
+    )
+    for row in rows:
+        assert row.startswith("354 ") or re.match(r"([245])\d\d \1\.\d{1,3}\.\d{1,3} ", row), row
+    assert rows[-1].startswith("421 4.7.0 Too many unrecognized")
+    assert session.closed
 
 
 def test_lines_too_long_are_500(lab: Lab) -> None:
