@@ -483,6 +483,7 @@ CLIENTS = [
             "chunking": _NO_CHUNKING,
             "many": _ONE_MESSAGE,
         },
+        pipelines=True,
     ),
     Client(
         "smtp-source",
