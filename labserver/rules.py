@@ -42,7 +42,8 @@ class Limits:
     session_octets: int = 1024 * 1024 * 1024
     """Octets that a client may send in one session; beyond it the server says goodbye."""
     login_failures: int = 3
-    """Wrong passwords on one connection; with the last of them the server says goodbye."""
+    """Wrong passwords on one connection; with the last of them the server says goodbye. After as
+    many for one name, wherever they come from, each login under that name waits."""
     login_delay: float = 0.1
     """Seconds before the first wrong password is answered; each further one waits twice as long."""
     sessions: int = 1000
