@@ -2232,6 +2232,22 @@ def test_what_is_no_imap_is_told_so_and_then_cut_off(lab: Lab) -> None:
     )
 
 
+def test_what_only_begins_like_a_tag_is_not_told_back_as_one(lab: Lab) -> None:
+    play(
+        lab,
+        "imap",
+        """
+        S: * OK ...
+        C! a\\x00 NOOP\\r\\n
+        S: * BAD That can't be read as a command.
+        C: a+ NOOP
+        S: * BAD That can't be read as a command.
+        C: ]^.a NOOP
+        S: ]^.a OK NOOP completed.
+        """,
+    )
+
+
 def test_now_and_then_a_bad_command_does_not_matter(lab: Lab) -> None:
     client = Imap(lab)
     for _ in range(40):

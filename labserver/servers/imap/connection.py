@@ -72,6 +72,8 @@ _BIG_OCTETS = 64 * 1024
 _BAD_COMMANDS = 20
 """Commands in a row that weren't commands."""
 _APPEND = re.compile(rb"[^ ]+ APPEND ", re.IGNORECASE)
+_HALF_A_TAG = re.compile(rb" *[!#$&',-\[\]^-z|~]+[^!#$&',-\[\]^-z|~ \r\n]")
+"""What begins like a tag and isn't one; an answer can't name it."""
 _NON_SYNC = re.compile(rb"\{([0-9]+)\+\}\r?\n\Z")
 
 
@@ -215,7 +217,8 @@ class Connection(IMAPConnection):
                 params = self.params.copy(ParsingState(continuations=literals), max_append_len=most)
                 try:
                     command, _ = self.commands.parse(line, params)
-                    return command
+                    half = isinstance(command, InvalidCommand) and _HALF_A_TAG.match(line)
+                    return self._unreadable(line) if half else command
                 except ParsingInterrupt as interrupt:
                     self._announce(bytes(line))
                     await self._interrupt(state, interrupt, literals)
@@ -231,7 +234,8 @@ class Connection(IMAPConnection):
         params = self.params
         with contextlib.suppress(NotParseable):
             tag, _ = Tag.parse(line, params)
-            params = params.copy(tag=tag.value)
+            if not _HALF_A_TAG.match(line):
+                params = params.copy(tag=tag.value)
         return UnreadableCommand(params, code)
 
     # -- writing
