@@ -370,16 +370,10 @@ class Lab:
         """
 
         def ended(recorder: Recorder) -> None:
-            heard(recorder.session())
+            if recorder.ended:
+                heard(recorder.session())
 
-        listening = self._journal.heard
-        listening.append(ended)
-
-        def stop() -> None:
-            with contextlib.suppress(ValueError):
-                listening.remove(ended)
-
-        return stop
+        return self._journal.listen(ended)
 
     def mailboxes(self, address: str) -> dict[str, int]:
         """That address's mailboxes, and how many messages each holds; INBOX comes first.

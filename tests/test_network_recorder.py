@@ -363,6 +363,43 @@ def test_an_open_session_can_be_looked_at(lab: Lab) -> None:
     assert lab.sessions[-1].closed
 
 
+def test_who_listens_hears_of_a_beginning_of_what_nobody_has_seen_and_of_an_end(lab: Lab) -> None:
+    heard: list[tuple[int, bool, bool]] = []
+    stop = lab.journal.listen(lambda one: heard.append((one.number, one.closed, one.ended)))
+    client = Client(lab, "smtp")
+    client.line()
+    client.send(b"NOOP\r\n")
+    client.line()
+    assert heard == [(1, False, False)]
+    assert len(lab.sessions[-1].lines) == 3
+    client.send(b"NOOP\r\n")
+    client.line()
+    client.send(b"NOOP\r\n")
+    client.line()
+    assert heard == [(1, False, False)] * 2
+    client.close()
+    assert lab.sessions[-1].closed
+    assert heard[2:] == [(1, True, True)]
+    stop()
+    stop()
+    Client(lab, "pop3").close()
+    assert len(heard) == 3
+
+
+def test_a_listener_that_fails_is_logged_and_disturbs_nobody(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[int] = []
+    lab.journal.listen(lambda recorder: 1 // 0)
+    lab.journal.listen(lambda recorder: heard.append(recorder.number))
+    with smtplib.SMTP(*lab.smtp) as client:
+        client.noop()
+    assert lab.sessions[-1].closed
+    assert heard == [1, 1]
+    assert len(caplog.records) == 2
+    assert "Who listens to the lab's sessions failed" in caplog.text
+
+
 # -- bounds
 
 

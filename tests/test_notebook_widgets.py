@@ -11,17 +11,29 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
 import pytest
 from inert import HOSTILE, inert
 
-from labserver import Disconnect, Lab, LabError, Reply, compose, faults, mailbox_reader, monitor
+from labserver import (
+    Disconnect,
+    Lab,
+    LabError,
+    Limits,
+    Reply,
+    compose,
+    faults,
+    mailbox_reader,
+    monitor,
+)
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
-from labserver.notebook.widgets import live
+from labserver.notebook.widgets import live, watching
 from labserver.notebook.widgets.faulting import FAULTS, switch
 from labserver.notebook.widgets.live import Live, steps
 from labserver.notebook.widgets.reading import MOST, By, delete, look, mark, read
@@ -277,21 +289,78 @@ def test_the_lab_keeps_its_other_rules(lab: Lab) -> None:
 # -- watching
 
 
+def watch(lab: Lab, feed: Feed) -> None:
+    """Have it hear of all that happens in that lab."""
+    lab.network.run(lambda: lab.journal.listen(feed.hear))
+
+
+def see(lab: Lab, feed: Feed) -> None:
+    lab.network.settle()
+    lab.network.run(lambda: feed.look(lab.journal))
+
+
 def test_a_feed_keeps_the_latest_and_counts_all(lab: Lab) -> None:
     feed = Feed(most=3)
-    assert feed.told() == "No session has ended yet."
-    for _ in range(2):
-        lab.network.connect(lab.smtp).close()
-    before = lab.sessions
-    lab.on_session(feed.add)
-    lab.network.connect(lab.imap).close()
-    feed.begin_with(lab.sessions)  # which has one that was heard of already
-    lab.network.connect(lab.pop3).close()
-    assert len(lab.sessions) == len(before) + 2
+    assert feed.told() == "No session yet."
+    watch(lab, feed)
+    for place in (lab.smtp, lab.smtp, lab.imap, lab.pop3):
+        lab.network.connect(place).close()
+    see(lab, feed)
     assert [session.number for session in feed.latest] == [4, 3, 2]
     assert feed.told() == "1 IMAP, 1 POP3, 2 SMTP; the latest 3 are listed."
     feed.clear()
     assert feed.latest == ()
+
+
+def test_a_feed_keeps_what_is_open_however_much_ends_meanwhile(lab: Lab) -> None:
+    feed = Feed(most=2)
+    watch(lab, feed)
+    talker = smtplib.SMTP(*lab.smtp)
+    for _ in range(3):
+        lab.network.connect(lab.pop3).close()
+    see(lab, feed)
+    assert [(one.number, one.closed) for one in feed.latest] == [(4, True), (3, True), (1, False)]
+    assert feed.told() == "3 POP3, 1 SMTP; the latest 2 are listed; 1 is open."
+    feed.clear()
+    assert [session.number for session in feed.latest] == [1]
+    assert feed.told() == "1 SMTP; 1 is open."
+    talker.quit()
+    see(lab, feed)
+    assert [session.closed for session in feed.latest] == [True]
+    assert feed.told() == "1 SMTP."
+
+
+def test_a_feed_lists_nothing_that_the_lab_has_dropped(network: Network) -> None:
+    with Lab(network=network, limits=Limits(sessions=1)) as lab:
+        feed = Feed()
+        watch(lab, feed)
+        for _ in range(2):
+            lab.network.connect(lab.smtp).close()
+        see(lab, feed)
+        assert [session.number for session in feed.latest] == [2]
+        assert feed.told() == "2 SMTP; the latest 1 is listed."
+        with smtplib.SMTP(*lab.smtp):
+            see(lab, feed)
+            assert feed.told() == "3 SMTP; none that has ended is kept; 1 is open."
+
+
+def test_a_feed_is_not_told_of_each_line_but_of_the_first_that_nobody_has_seen(lab: Lab) -> None:
+    feed, told = Feed(), []
+    watch(lab, feed)
+    lab.journal.listen(lambda recorder: told.append(recorder.ended))
+    with smtplib.SMTP(*lab.smtp) as talker:
+        for _ in range(3):
+            talker.noop()
+        lab.network.settle()
+        assert told == [False]
+        see(lab, feed)
+        assert len(feed.latest[0].lines) == 7
+        for _ in range(3):
+            talker.noop()
+        lab.network.settle()
+        assert told == [False] * 2
+    see(lab, feed)
+    assert told == [False, False, True]
 
 
 def test_a_beat_does_it_once_for_many_times_that_it_is_due() -> None:
@@ -301,11 +370,31 @@ def test_a_beat_does_it_once_for_many_times_that_it_is_due() -> None:
         beat.due()
     assert done.acquire(timeout=10)
     assert not done.acquire(blocking=False)
+    assert beat._waiting is None  # nothing wakes up when nothing happens
     beat.due()
     assert done.acquire(timeout=10)
     beat.stop()
     beat.due()
     assert beat._waiting is None
+
+
+def test_what_takes_long_is_done_less_often_and_once_more_for_what_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, done = 0.0, []
+
+    def work() -> None:
+        nonlocal now
+        done.append(now)
+        now += 1.0
+        beat.due()
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now))
+    beat = Beat(work, threads=False)
+    for moment in (0.0, 2.0, 4.9, 5.0):
+        now = moment
+        beat.due()
+    assert done == [0.0, 5.0]
 
 
 def test_without_threads_a_beat_is_due_at_once_and_then_when_the_loop_comes_to_it() -> None:
@@ -406,6 +495,76 @@ def test_the_monitor_shows_what_happens(lab: Lab) -> None:
     assert form.list.options == ()
 
 
+def test_an_open_session_is_listed_and_grows_until_it_ends(lab: Lab) -> None:
+    form = monitor(lab)
+    assert "No session yet." in form.count.value
+    talker = smtplib.SMTP(*lab.smtp)
+    form.refresh()
+    assert form.list.options == (("● 1. SMTP on smtp: open, 0 round trips", 1),)
+    assert "1 SMTP; 1 is open." in form.count.value
+    form.list.value = 1
+    assert "Still open." in form._dialogue.value
+    talker.noop()
+    form.refresh()
+    assert form.list.options[0][0] == "● 1. SMTP on smtp: open, 1 round trip"
+    assert "NOOP" in form._dialogue.value
+    form.hold.value = True
+    talker.rcpt("x")
+    form.refresh()
+    assert "RCPT" not in form._dialogue.value
+    form.hold.value = False
+    assert form.list.options[0][0] == "● 1. SMTP on smtp: open, 1 refused, 2 round trips"
+    assert "RCPT" in form._dialogue.value
+    assert form.list.value == 1
+    assert "1. SMTP on smtp: open, 1 refused, 2 round trips" in str(form)
+    form.clear()
+    assert len(form.list.options) == 1
+    assert "RCPT" in form._dialogue.value
+    talker.quit()
+    lab.network.settle()
+    form.refresh()
+    assert form.list.options[0][0] == "✕ 1. SMTP on smtp: 1 refused, 3 round trips"
+    assert "Still open." not in form._dialogue.value
+    assert form.list.value == 1
+
+
+def test_nothing_is_drawn_when_nothing_has_happened(lab: Lab) -> None:
+    form = monitor(lab)
+    with smtplib.SMTP(*lab.smtp) as talker:
+        form.refresh()
+        form.list.value = 1
+        changes: list[Any] = []
+        for part in (form.list, form.count, form._dialogue):
+            part.observe(changes.append)
+        form.refresh()
+        assert changes == []
+        talker.noop()
+        form.refresh()
+        assert {change["owner"] for change in changes} == {form.list, form._dialogue}
+
+
+def test_a_session_that_was_open_when_the_lab_was_closed_has_ended(network: Network) -> None:
+    with Lab(network=network) as lab:
+        form = monitor(lab)
+        talker = smtplib.SMTP(*lab.smtp)
+        form.refresh()
+        assert "open" in form.list.options[0][0]
+    form.refresh()
+    ended = "! 1. SMTP on smtp: the server closed the connection, 0 round trips"
+    assert form.list.options == ((ended, 1),)
+    assert "The lab is closed." in form.count.value
+    talker.close()
+
+
+def test_a_monitor_knows_what_was_there_before_it(lab: Lab) -> None:
+    put(lab, b"Subject: one\r\n\r\n")
+    with smtplib.SMTP(*lab.smtp):
+        form = monitor(lab)
+        assert [text[0] for text, _ in form.list.options] == ["●", "✓"]
+        assert "2 SMTP; 1 is open." in form.count.value
+    assert "2 SMTP." in str(form)
+
+
 def test_a_list_is_gone_through_by_buttons(lab: Lab) -> None:
     choices = ipywidgets.Select(options=["a", "b", "c"], index=None)
     up, down = steps(choices, "Up", "Down")
@@ -430,11 +589,12 @@ def test_an_account_that_is_typed_wrong_is_told(lab: Lab) -> None:
 def test_the_monitor_hears_without_being_asked() -> None:
     network = LoopbackNetwork()
     with Lab(network=network) as lab:
-        form, heard = monitor(lab), threading.Event()
-        form.list.observe(lambda change: heard.set(), "options")
-        put(lab, b"Subject: one\r\n\r\n")
-        assert heard.wait(10)
-        assert len(form.list.options) == 1
+        form, seen = monitor(lab), SimpleQueue[Any]()
+        form.list.observe(lambda change: seen.put(change["new"][0][0]), "options")
+        with smtplib.SMTP(*lab.smtp):
+            assert seen.get(timeout=10).startswith("● 1. SMTP on smtp: open, ")
+        while seen.get(timeout=10) != "✓ 1. SMTP on smtp: 1 round trip":
+            pass
     network.close()
 
 

@@ -263,18 +263,43 @@ def test_what_is_composed_is_sent_and_read(page: Page) -> None:
     says(inbox, "UID EXPUNGE 2")
 
 
-def test_the_monitor_shows_what_another_program_sends(page: Page, server: Server) -> None:
+def test_the_monitor_shows_what_another_program_does_while_it_does_it(
+    page: Page, server: Server
+) -> None:
     watch = form(page, "Sessions as they happen")
+    sessions = watch.get_by_label("Sessions")
+    says(watch, "1 IMAP.")  # the inbox was listed
     send(server.port, "from outside")
-    says(watch, "SMTP on smtp: 6 round trips")
-    watch.get_by_label("Sessions").select_option(index=0)
+    says(watch, "✓ 2. SMTP on smtp: 6 round trips")
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as talker:
+        says(watch, "● 3. SMTP on smtp: open, 0 round trips")
+        says(watch, "1 IMAP, 2 SMTP; 1 is open.")
+        sessions.select_option(index=0)
+        says(watch, "Still open.")
+        sessions.focus()
+        talker.docmd("NOOP", "while somebody looks on")
+        says(watch, "NOOP while somebody looks on")
+        says(watch, "● 3. SMTP on smtp: open, 1 round trip")
+        watch.get_by_label("Hold the list still").check()
+        talker.docmd("NOOP", "unseen")
+        send(server.port, "while it is held")
+        sessions.focus()
+    says(watch, "1 IMAP, 2 SMTP; 1 is open.")
+    assert "unseen" not in watch.inner_text()
+    watch.get_by_label("Hold the list still").uncheck()
+    sessions.focus()
+    says(watch, "✓ 3. SMTP on smtp: 3 round trips")
+    says(watch, "NOOP unseen")
+    says(watch, "1 IMAP, 3 SMTP.")
+    assert sessions.locator("option").count() == 4
+    assert sessions.evaluate("list => [document.activeElement === list, list.selectedIndex]") == [
+        True,
+        1,
+    ]
+    watch.get_by_text("message content").wait_for(state="detached")
+    sessions.select_option(index=2)
     watch.get_by_text("message content").click()
     says(watch, "Subject: from outside")
-    watch.get_by_label("Hold the list still").check()
-    before = watch.get_by_label("Sessions").locator("option").count()
-    send(server.port, "while it is held")
-    watch.get_by_label("Hold the list still").uncheck()
-    watch.get_by_label("Sessions").locator("option").nth(before).wait_for(state="attached")
 
 
 def test_a_switch_makes_the_next_message_refused(page: Page) -> None:
@@ -386,7 +411,12 @@ def test_it_fits_on_the_screen_in_both_themes(
     server: Server, browser: Browser, theme: str, width: int
 ) -> None:
     page = open_notebook(server, browser, theme, width)
+    talker = smtplib.SMTP("127.0.0.1", server.port, timeout=30)
     try:
+        watch = form(page, "Sessions as they happen")
+        says(watch, "open, 0 round trips")
+        watch.get_by_role("button", name="Older").click()
+        says(watch, "Still open.")
         form(page, "Compose").get_by_role("button", name="Send").click()
         says(form(page, "Compose"), "Sent: ")
         form(page, "Inbox").get_by_role("button", name="List").click()
@@ -403,6 +433,7 @@ def test_it_fits_on_the_screen_in_both_themes(
                 shown.evaluate("element => element.scrollIntoView()")
                 page.screenshot(path=f"{folder}/{theme}-{width}-{title.split()[0]}.png")
     finally:
+        talker.close()
         page.close()
 
 

@@ -12,9 +12,11 @@ connection's `Recorder`; a `Journal` keeps the recorders of a lab.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -38,6 +40,8 @@ _UNCUT_OCTETS = 64 * 1024 * 1024
 
 _Layer = Literal["wire", "said", "both"]
 """Where octets were seen: below TLS, above it, or on both where there is none."""
+
+log = logging.getLogger("labserver")
 
 
 @dataclass(slots=True)
@@ -63,11 +67,14 @@ class Recorder:
         bounds: Bounds,
         *,
         implicit_tls: bool,
+        heard: Sequence[Heard] = (),
     ) -> None:
         self.number, self.protocol, self.listener = number, protocol, listener
-        self.closed = False
+        self.closed = self.ended = False
+        """Its connection is over; so is all that is to be said of it."""
         self.tls = ""
         self.failure = ""
+        self._heard = heard
         self._gone_first: Side | None = None
         self._clock = clock
         self._started = clock.now()
@@ -96,9 +103,24 @@ class Recorder:
         self._last = self._clock.seconds() - self._zero
         self._noted.append((layer, self._last, who, data, tls))
         self._noted_octets += len(data)
-        self._picture = None
+        if self._picture is not None:
+            self._changed()
         if self._noted_octets > _DIGEST_OCTETS:
             self._digest()
+
+    def _changed(self) -> None:
+        """There is more to see than somebody has seen."""
+        if self._picture is not None:
+            self._picture = None
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell those who listen that something happened."""
+        for heard in tuple(self._heard):
+            try:
+                heard(self)
+            except Exception:
+                log.exception("Who listens to the lab's sessions failed")
 
     def wire(self, who: Side, data: bytes) -> None:
         """Octets as they crossed the wire."""
@@ -119,18 +141,23 @@ class Recorder:
         for side in self._sides.values():
             side.tls = True
 
+    def tls_is_on(self, version: str) -> None:
+        """The TLS handshake is done."""
+        self.tls = version
+        self._changed()
+
     def gone(self, who: Side) -> None:
         """That side closed the connection; only the first to do so counts."""
         if self._gone_first is None:
             self._gone_first = who
-            self._picture = None
+            self._changed()
 
     def close(self) -> None:
         """The connection is over."""
         if not self.closed:
             self.closed = True
             self._last = self._clock.seconds() - self._zero
-            self._picture = None
+            self._changed()
 
     def session(self) -> Session:
         """A picture of the session as it is now."""
@@ -179,7 +206,7 @@ class Recorder:
             self.failure = "the client went away without a word"
         else:
             self.failure = "the client broke off the TLS handshake"
-        self._picture = None
+        self._changed()
 
     # -- cutting the wire into records
 
@@ -266,6 +293,11 @@ def _own(data: bytes) -> bytes:
     return bytes(memoryview(data))
 
 
+Heard = Callable[[Recorder], None]
+"""Called on the network's loop when a session has begun, when there is more of it than somebody has
+seen, and when it has ended. It must not take long: the servers wait for it."""
+
+
 class Journal:
     """The sessions of a lab, as many of the latest as `most` says."""
 
@@ -276,8 +308,8 @@ class Journal:
         self._uncut: deque[tuple[int, int]] = deque()
         """Ended sessions that nobody has looked at: their numbers, their octets."""
         self._uncut_octets = 0
-        self.heard: list[Callable[[Recorder], None]] = []
-        """Called when a session has ended."""
+        self.heard: list[Heard] = []
+        """Those who listen."""
 
     def begin(self, protocol: ProtocolName, listener: str, *, implicit_tls: bool) -> Recorder:
         """Start recording a connection; drops the oldest ended session beyond the bound."""
@@ -289,15 +321,32 @@ class Journal:
             self._clock,
             self._bounds,
             implicit_tls=implicit_tls,
+            heard=self.heard,
         )
         self._recorders[recorder.number] = recorder
         if len(self._recorders) > self._most:
             ended = (n for n, one in self._recorders.items() if one.closed)
             del self._recorders[next(ended, next(iter(self._recorders)))]
+        recorder.tell()
         return recorder
 
+    def listen(self, heard: Heard) -> Callable[[], None]:
+        """Have `heard` called when something happens; what is returned ends that.
+
+        Of a session that goes on it hears again only after somebody has looked at it, so that
+        nobody is told of each line. Both may be called in any thread.
+        """
+        self.heard.append(heard)
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                self.heard.remove(heard)
+
+        return stop
+
     def ended(self, recorder: Recorder) -> None:
-        """Tell those who listen that a session is over."""
+        """That session is over."""
+        recorder.ended = True
         octets = recorder.uncut_octets
         self._uncut.append((recorder.number, octets))
         self._uncut_octets += octets
@@ -306,12 +355,11 @@ class Journal:
             self._uncut_octets -= octets
             if number in self._recorders:
                 self._recorders[number].session()
-        for listener in tuple(self.heard):
-            listener(recorder)
+        recorder.tell()
 
     def sessions(self) -> tuple[Session, ...]:
         """All kept sessions, oldest first."""
-        return tuple(recorder.session() for recorder in self._recorders.values())
+        return tuple(recorder.session() for recorder in self.recorders)
 
     def session(self, number: int) -> Session | None:
         """One of them, or `None` where it isn't kept."""
@@ -329,9 +377,10 @@ class Journal:
             if below is None or number < below:
                 yield recorder.session()
 
-    def still_open(self) -> list[int]:
-        """The numbers of the kept sessions that haven't ended, in their order."""
-        return [number for number, recorder in self._recorders.items() if not recorder.closed]
+    @property
+    def recorders(self) -> tuple[Recorder, ...]:
+        """Those of all kept sessions, oldest first."""
+        return tuple(self._recorders.values())
 
     @property
     def kept(self) -> int:
@@ -571,8 +620,7 @@ class Connection(asyncio.Transport, asyncio.Protocol):
             raise
         self._below = below
         self.tls = True
-        version = below.get_extra_info("ssl_object").version()
-        self._recorder.tls = version or ""
+        self._recorder.tls_is_on(below.get_extra_info("ssl_object").version() or "")
 
     # -- as the protocol of what lies below
 

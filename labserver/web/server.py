@@ -7,19 +7,21 @@ It runs on the network's own loop, between the mail servers; whatever takes long
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 import secrets
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
 from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -28,6 +30,7 @@ from labserver.logs import MOST_CHARACTERS, read_log
 from labserver.message import Message
 from labserver.network import NetworkError
 from labserver.network.loopback import HOST, LoopbackNetwork
+from labserver.network.recorder import Recorder
 from labserver.notebook.display import show
 from labserver.store import NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
@@ -153,7 +156,8 @@ class _Server:
         self._most_rows = 2 * lab.limits.sessions
         self._worker = ThreadPoolExecutor(1, "labserver-page")
         self._over = asyncio.Event()
-        self._streams = 0
+        self._streams: set[asyncio.Event] = set()
+        """What wakes each of those who wait for news."""
 
     def application(self) -> web.Application:
         """What aiohttp runs."""
@@ -186,6 +190,8 @@ class _Server:
     def stop(self) -> None:
         """Let those go who wait for news."""
         self._over.set()
+        for news in self._streams:
+            news.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -269,57 +275,58 @@ class _Server:
 
     async def _news(self, request: web.Request) -> web.StreamResponse:
         """The newest sessions, then what becomes of them and of new ones, some together."""
-        if self._streams >= _MOST_STREAMS:
+        if len(self._streams) >= _MOST_STREAMS:
             raise _Refused(503, f"{_MOST_STREAMS} pages look on already; close one of them.")
         wanted = _filter(request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        self._streams += 1
-        try:
-            async for event in self._events(wanted):
-                await response.write(f"data: {_dumped(event)}\n\n".encode())
-        except ConnectionError:
-            pass  # who looked on has gone
-        finally:
-            self._streams -= 1
+        with contextlib.suppress(ConnectionError):  # who looked on has gone
+            async with contextlib.aclosing(self._events(wanted)) as events:
+                async for event in events:
+                    await response.write(f"data: {_dumped(event)}\n\n".encode())
         return response
 
-    async def _events(self, wanted: Filter) -> Any:
-        newest = self._newest()
-        watched: dict[int, Session | None] = dict.fromkeys(self._journal.still_open())
-        yield {"page": await self._some(wanted, newest + 1)}
-        while not await self._tick():
-            sessions = list(islice(self._journal.newest(above=newest), _MOST_NEWS + 1))
-            if len(sessions) > _MOST_NEWS:
-                newest = self._newest()
-                watched = dict.fromkeys(self._journal.still_open())
-                yield {"page": await self._some(wanted, newest + 1)}
-                continue
-            for number, before in tuple(watched.items()):
-                session = self._journal.session(number)
-                if session is None:
-                    del watched[number]
-                elif session is not before:
-                    sessions.append(session)
-            newest = max([newest, *(session.number for session in sessions)])
-            for session in sessions:
-                if session.closed:
-                    watched.pop(session.number, None)
-                else:
-                    watched[session.number] = session
-            if sessions:
-                taken, others = await self._work(self._judged, wanted, sessions)
-                rows = [one.values() for one in taken]
-                yield {"rows": rows, "gone": others, **self._numbers()}
+    async def _events(self, wanted: Filter) -> AsyncGenerator[dict[str, Any], None]:
+        # What the lab no longer keeps falls out by itself, so that it can't grow without bound.
+        heard = WeakSet(one for one in self._journal.recorders if not one.ended)
+        news = asyncio.Event()
+        news.set()
 
-    async def _tick(self) -> bool:
-        """Wait a moment; whether the lab is closed."""
+        def hear(recorder: Recorder) -> None:
+            heard.add(recorder)
+            news.set()
+
+        stop = self._journal.listen(hear)
+        self._streams.add(news)
+        try:
+            newest = self._newest()
+            yield {"page": await self._some(wanted, newest + 1)}
+            while await self._happened(news):
+                recorders, before = sorted(heard, key=lambda one: one.number), newest
+                heard.clear()
+                newest = self._newest()
+                if sum(one.number > before for one in recorders) > _MOST_NEWS:
+                    yield {"page": await self._some(wanted, newest + 1)}
+                    recorders = [one for one in recorders if one.number <= before]
+                looked = [self._journal.session(one.number) for one in recorders]
+                if sessions := [session for session in looked if session is not None]:
+                    taken, others = await self._work(self._judged, wanted, sessions)
+                    rows = [one.values() for one in taken]
+                    yield {"rows": rows, "gone": others, **self._numbers()}
+        finally:
+            stop()
+            self._streams.discard(news)
+
+    async def _happened(self, news: asyncio.Event) -> bool:
+        """Wait until something has, and a moment for more; whether the lab goes on."""
+        await news.wait()
+        news.clear()
         try:
             async with asyncio.timeout(_TICK_SECONDS):
                 await self._over.wait()
         except TimeoutError:
-            return False
-        return True
+            return True
+        return False
 
     def _newest(self) -> int:
         return next((session.number for session in self._journal.newest()), 0)

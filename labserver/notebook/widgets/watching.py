@@ -1,6 +1,6 @@
-"""Hears of a lab's sessions as they end, and keeps the latest of them.
+"""Hears of a lab's sessions as they happen, and keeps the latest of them.
 
-`Feed` is what was heard so far; `Beat` lets somebody look at it now and then, not at each session.
+`Feed` is what was heard so far; `Beat` lets somebody look at it now and then, not at each line.
 """
 
 from __future__ import annotations
@@ -13,62 +13,81 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labserver.catalog import explain
+from labserver.network.recorder import Journal, Recorder
 from labserver.transcript import Session
 
 MOST = 100
-"""Sessions that are listed."""
+"""Sessions that are listed: of those that have ended, and of those that are open."""
 SECONDS = 0.25
-"""Between two looks at what was heard."""
+"""Between two looks at what was heard, at least."""
+_REST = 4
+"""So many times as long as a look took, nobody looks again."""
 _MOST_LINES = 2_000
 """Lines of a session that are read for its row in the list."""
 
 
 class Feed:
-    """The latest sessions, and how many there were in all. Any thread may add and look."""
+    """The latest sessions, and how many there were in all.
+
+    `hear` and `look` are to be called where the servers run, the others by any thread.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self._lock = threading.Lock()
-        self._latest: deque[Session] = deque(maxlen=most)
+        self._most = most
+        self._open: dict[int, Recorder] = {}
+        self._seen: dict[int, Session] = {}
+        """The latest of those that are open, as they were at the last look."""
+        self._ended: deque[Session] = deque(maxlen=most)
         self._counts: Counter[str] = Counter()
-        self._before = 0
 
-    def add(self, session: Session) -> None:
-        """It has ended."""
+    def hear(self, recorder: Recorder) -> None:
+        """Something has happened in that session."""
+        number = recorder.number
         with self._lock:
-            if session.number > self._before:
-                self._latest.append(session)
-                self._counts[session.protocol] += 1
+            if number not in self._open:
+                self._counts[recorder.protocol] += 1
+            if recorder.ended:
+                self._open.pop(number, None)
+                self._seen.pop(number, None)
+                self._ended.append(recorder.session())
+            else:
+                self._open[number] = recorder
 
-    def begin_with(self, sessions: tuple[Session, ...]) -> None:
-        """What had ended before anything was heard; to be called once."""
+    def look(self, journal: Journal) -> None:
+        """See how far the open sessions have come, and forget those that the lab has dropped."""
+        kept = {recorder.number for recorder in journal.recorders}
         with self._lock:
-            heard = {session.number for session in self._latest}
-            earlier = [one for one in sessions if one.closed and one.number not in heard]
-            latest = [*earlier, *self._latest]
-            self._latest.clear()
-            self._latest.extend(latest)
-            self._counts.update(session.protocol for session in earlier)
+            latest = sorted(self._open)[-self._most :]
+            self._seen = {number: self._open[number].session() for number in latest}
+            self._ended = deque((one for one in self._ended if one.number in kept), self._most)
 
     def clear(self) -> None:
-        """Forget all that was heard."""
+        """Forget the sessions that have ended."""
         with self._lock:
-            self._latest.clear()
-            self._counts.clear()
+            self._ended.clear()
+            self._counts = Counter(recorder.protocol for recorder in self._open.values())
 
     @property
     def latest(self) -> tuple[Session, ...]:
-        """The latest sessions, the last one first."""
+        """The latest sessions, the last one first; the open ones as of the last look."""
         with self._lock:
-            return tuple(reversed(self._latest))
+            listed = [*self._ended, *self._seen.values()]
+        return tuple(sorted(listed, key=lambda session: session.number, reverse=True))
 
     def told(self) -> str:
         """How many of each protocol there were, in a sentence."""
         with self._lock:
-            total, listed = self._counts.total(), len(self._latest)
-            kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(self._counts.items()))
-        if not total:
-            return "No session has ended yet."
-        return f"{kinds}{f'; the latest {listed:,} are listed' if listed < total else ''}."
+            counts, still_open, listed = self._counts.copy(), len(self._open), len(self._ended)
+        if not counts:
+            return "No session yet."
+        said = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
+        if listed < counts.total() - still_open:
+            latest = f"the latest {listed:,} {'is' if listed == 1 else 'are'} listed"
+            said += f"; {latest if listed else 'none that has ended is kept'}"
+        if still_open:
+            said += f"; {still_open:,} {'is' if still_open == 1 else 'are'} open"
+        return f"{said}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +97,14 @@ class Row:
     number: int
     what: str
     """Which protocol, on which listener."""
-    refused: int
-    """Replies that refuse, for now or for good."""
+    sign: str
+    """What the facts come to, for who runs over the list."""
     facts: str
 
     @property
     def text(self) -> str:
         """In one line, what matters first."""
-        return f"{'✕' if self.refused else '✓'} {self.number}. {self.what}: {self.facts}"
+        return f"{self.sign} {self.number}. {self.what}: {self.facts}"
 
 
 def row(session: Session) -> Row:
@@ -94,27 +113,36 @@ def row(session: Session) -> Row:
     meanings = () if many else explain(session)
     refused = sum(meaning.outcome in ("refused", "later") for meaning in meanings)
     trips = session.round_trips
-    facts = [f"{refused:,} refused"] * bool(refused)
+    facts = ["open"] * (not session.closed)
+    facts += [f"{refused:,} refused"] * bool(refused)
     facts += [session.ending] * bool(session.ending)
     facts += [f"{trips:,} round trip{'' if trips == 1 else 's'}"]
     facts += [session.tls.replace("TLSv", "TLS ")] * bool(session.tls)
     what = f"{session.protocol} on {session.listener}"
-    return Row(session.number, what, refused, ", ".join(facts))
+    return Row(session.number, what, _sign(session, refused), ", ".join(facts))
+
+
+def _sign(session: Session, refused: int) -> str:
+    if not session.closed:
+        return "●"
+    return "✕" if refused else "!" if session.ending else "✓"
 
 
 class Beat:
     """Has something done soon after it is due, and at most every quarter of a second.
 
-    With threads a timer does it, so that it is done while a cell runs, too. Without, the loop that
-    runs the notebook does, or `due` itself where a cell keeps that loop from running.
+    What takes long is done less often. With threads a timer does it, so that it is done while a
+    cell runs, too. Without, the loop that runs the notebook does, or `due` itself where a cell
+    keeps that loop from running.
     """
 
     def __init__(self, work: Callable[[], None], *, threads: bool) -> None:
         self._work, self._threads = work, threads
         self._lock = threading.Lock()
         self._waiting: threading.Timer | asyncio.TimerHandle | None = None
+        self._pause = SECONDS
         self._last = -SECONDS
-        self._stopped = False
+        self._at_work = self._again = self._stopped = False
         try:
             self._loop = None if threads else asyncio.get_running_loop()
         except RuntimeError:
@@ -122,33 +150,47 @@ class Beat:
 
     def due(self) -> None:
         """There is something to be done; says so from any thread, and returns at once."""
-        if not self._threads and time.monotonic() - self._last >= SECONDS:
-            self._now()
-            return
         with self._lock:
-            if self._waiting is not None or self._stopped:
+            if self._stopped:
                 return
-            if self._threads:
-                self._waiting = timer = threading.Timer(SECONDS, self._now)
-                timer.daemon = True
-                timer.start()
-            elif self._loop is not None:
-                self._waiting = self._loop.call_later(SECONDS, self._now)
+            if self._at_work:
+                self._again = True
+                return
+            now = not self._threads and time.monotonic() - self._last >= self._pause
+            if not now and self._waiting is None:
+                if self._threads:
+                    self._waiting = timer = threading.Timer(self._pause, self._now)
+                    timer.daemon = True
+                    timer.start()
+                elif self._loop is not None:
+                    self._waiting = self._loop.call_later(self._pause, self._now)
+        if now:
+            self._now()
 
     def _now(self) -> None:
         with self._lock:
-            if self._waiting is not None:
-                self._waiting.cancel()
-            self._waiting = None
-            self._last = time.monotonic()
-            if self._stopped:
+            self._forget_timer()
+            if self._stopped or self._at_work:
                 return
-        self._work()
+            self._at_work = True
+        began = time.monotonic()
+        try:
+            self._work()
+        finally:
+            with self._lock:
+                self._last = time.monotonic()
+                self._pause = max(SECONDS, _REST * (self._last - began))
+                self._at_work, again, self._again = False, self._again, False
+        if again:
+            self.due()
 
     def stop(self) -> None:
         """Nothing is done any more."""
         with self._lock:
             self._stopped = True
-            if self._waiting is not None:
-                self._waiting.cancel()
-                self._waiting = None
+            self._forget_timer()
+
+    def _forget_timer(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
