@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from labserver.lab import ACCOUNTS, LISTENERS, Lab
 from labserver.network import NetworkError
 from labserver.network.loopback import LoopbackNetwork
+from labserver.rules import Limits
 from labserver.store import StoreError
 from labserver.transcript import Session
 
@@ -27,6 +28,7 @@ PORTS: Mapping[str, int] = dict(
 UI_PORT = 2080
 
 _FOLDER = "lab-mail"
+_SESSIONS = Limits().sessions
 _LOOK_UP_SECONDS = 0.5  # some systems hear Ctrl-C only between two waits
 
 
@@ -107,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
         "(an address without an account is read with the address as password)",
     )
     serve.add_argument(
+        "--sessions",
+        metavar="N",
+        type=_sessions,
+        default=_SESSIONS,
+        help=f"how many sessions are kept to be looked at (default: {_SESSIONS:,})",
+    )
+    serve.add_argument(
         "--ui",
         action="store_true",
         help="also serve a page, on this machine only, that shows sessions and mail as they come",
@@ -128,6 +137,15 @@ def _account(text: str) -> tuple[str, str]:
     return address, password
 
 
+def _sessions(text: str) -> int:
+    try:
+        return Limits(sessions=int(text)).sessions
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of sessions; write a whole number above 0, such as 10000"
+        ) from None
+
+
 def _serve(options: Any) -> int:
     accounts = dict(options.accounts or ACCOUNTS)
     ended: queue.SimpleQueue[Session] = queue.SimpleQueue()
@@ -141,6 +159,7 @@ def _serve(options: Any) -> int:
                 network=network,
                 data=options.data,
                 catch_all=options.catch_all,
+                limits=Limits(sessions=options.sessions),
                 ports={} if options.ephemeral else PORTS,
             )
         )

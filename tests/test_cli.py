@@ -135,17 +135,21 @@ def test_catch_all_keeps_mail_for_everybody(tmp_path: Path) -> None:
         client.logout()
 
 
-def test_ui_serves_a_page_that_ends_with_the_lab(tmp_path: Path) -> None:
-    with serving("--json", "--ui", "--ephemeral", "--data", str(tmp_path)) as process:
+def test_ui_serves_a_page_of_the_sessions_kept_that_ends_with_the_lab(tmp_path: Path) -> None:
+    few = ("--sessions", "2")
+    with serving("--json", "--ui", "--ephemeral", *few, "--data", str(tmp_path)) as process:
         place = json.loads(first_line(process))
         assert list(place)[-2:] == ["accounts", "ui"]
         with urlopen(place["ui"]) as page:
             assert b"<title>Mail Lab</title>" in page.read()
             cookie = page.headers["Set-Cookie"].partition(";")[0]
+        for _ in range(3):
+            smtplib.SMTP(*place["smtp"]).quit()
         news = urljoin(place["ui"], "/api/news")
         # One who looks on must not keep the lab from ending.
         onlooker = urlopen(Request(news, headers={"Cookie": cookie}))
-        assert onlooker.readline().startswith(b"data: ")
+        said = json.loads(onlooker.readline().removeprefix(b"data: "))
+        assert (said["page"]["kept"], said["page"]["total"]) == (2, 3)
     with pytest.raises((URLError, ConnectionError)):
         urlopen(place["ui"])
     onlooker.close()
@@ -221,6 +225,10 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         (["serve", "--account", "ana"], "'ana' is not an account"),
         (["serve", "--account", "ana@lab.example:"], "is not an account"),
         (["serve", "--data"], "--data"),
+        (["serve", "--sessions", "many"], "'many' is no number of sessions; write a whole number"),
+        (["serve", "--sessions", "0"], "'0' is no number of sessions"),
+        (["serve", "--sessions", "-5"], "'-5' is no number of sessions"),
+        (["serve", "--sessions", "1.5"], "'1.5' is no number of sessions"),
     ],
 )
 def test_a_wrong_option_gets_one_sentence(
