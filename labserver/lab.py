@@ -159,7 +159,10 @@ class Lab:
             _log.warning("%s", self.notice)
         limits = self.limits
         self._journal = Journal(
-            network.clock, Bounds(limits.transcript_body, limits.transcript), limits.sessions
+            network.clock,
+            Bounds(limits.transcript_body, limits.transcript),
+            limits.sessions,
+            limits.sessions_octets,
         )
         self._listeners: dict[str, Listener] = {}
         for service in self._services():
@@ -357,7 +360,10 @@ class Lab:
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """All connections so far, oldest first, after the servers have read what has arrived."""
+        """The connections so far, oldest first, after the servers have read what has arrived.
+
+        Of very many only the latest are kept: `limits.sessions`, `limits.sessions_octets`.
+        """
         if self.closed:
             return self._journal.sessions()
         self._network.settle()

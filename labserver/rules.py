@@ -47,7 +47,10 @@ class Limits:
     login_delay: float = 0.1
     """Seconds before the first wrong password is answered; each further one waits twice as long."""
     sessions: int = 1000
-    """Sessions kept in `lab.sessions`; the oldest is dropped for one more."""
+    """Sessions kept in `lab.sessions`; the oldest that has ended is dropped for one more."""
+    sessions_octets: int = 256 * 1024 * 1024
+    """Octets of memory, about, for the transcripts of all ended sessions; beyond it the oldest of
+    them are dropped, but never the last."""
     transcript_body: int = 64 * 1024
     """Octets of each message body that its transcript keeps."""
     transcript: int = 4 * 1024 * 1024

@@ -74,7 +74,7 @@ def serve(network: InlineNetwork, obey: Callable[[asyncio.Transport, bytes], Non
         def data_received(self, data: bytes) -> None:
             obey(self.transport, data)
 
-    journal = Journal(network.clock, Bounds(), 10)
+    journal = Journal(network.clock, Bounds(), 10, 1_000_000)
     return network.listen(Service("own", "SMTP", Server, journal)).address
 
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
@@ -403,6 +404,20 @@ def test_a_listener_that_fails_is_logged_and_disturbs_nobody(
 # -- bounds
 
 
+def a_journal(sessions: int = 10) -> Journal:
+    clock = Clock(datetime(2026, 1, 5, tzinfo=UTC), lambda: 0.0)
+    return Journal(clock, Bounds(), sessions, 100_000_000)
+
+
+def ended(journal: Journal, said: bytes) -> Recorder:
+    """A session in which the client said that."""
+    one = journal.begin("SMTP", "smtp", implicit_tls=False)
+    one.both("C", said)
+    one.close()
+    journal.ended(one)
+    return one
+
+
 def test_a_session_has_a_bound_and_what_is_beyond_it_is_counted(network: Network) -> None:
     limits = Limits(transcript=10_000, transcript_body=1_000)
     with Lab(network=network, limits=limits) as lab:
@@ -467,6 +482,43 @@ def test_the_oldest_session_is_dropped_for_one_more(network: Network) -> None:
         assert [session.number for session in lab.sessions] == [5, 6, 7]
 
 
+def test_the_oldest_ended_sessions_are_dropped_where_all_take_too_much(network: Network) -> None:
+    def send(messages: int) -> None:
+        with smtplib.SMTP(*lab.smtp) as client:
+            for _ in range(messages):
+                client.sendmail("ana@lab.example", "ben@lab.example", "x" * 70 + "\r\n" * 50_000)
+
+    with Lab(network=network, limits=Limits(sessions_octets=300_000)) as lab:
+        open_one = Client(lab, "smtp")
+        open_one.line()
+        for _ in range(4):
+            send(1)
+        assert [session.number for session in lab.sessions] == [1, 4, 5]
+        open_one.close()
+        assert [session.number for session in lab.sessions] == [1, 4, 5]
+        send(1)
+        assert [session.number for session in lab.sessions] == [5, 6]
+        send(5)
+        assert [session.number for session in lab.sessions] == [7]  # the last is never dropped
+
+
+def test_what_ended_sessions_take_is_what_they_are_counted_for() -> None:
+    journal = a_journal(sessions=100)
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(20):
+        ended(journal, bytes(bytearray(b"NOOP\r\n" * 100)))
+    uncut = journal._room.octets
+    assert 0.5 < uncut / tracemalloc.get_traced_memory()[0] < 2
+    journal.sessions()
+    assert 0.5 < journal._room.octets / tracemalloc.get_traced_memory()[0] < 2
+    tracemalloc.stop()
+    assert journal._room.octets > 2 * uncut
+    for number in range(1, 21):
+        journal._drop(number)
+    assert journal._room.octets == 0
+
+
 # -- text
 
 
@@ -525,13 +577,7 @@ def test_ended_sessions_that_nobody_looks_at_are_cut_when_they_take_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorder, "_UNCUT_OCTETS", 1000)
-    journal = Journal(Clock(datetime(2026, 1, 5, tzinfo=UTC), lambda: 0.0), Bounds(), 3)
-    made = []
-    for _ in range(5):
-        one = journal.begin("SMTP", "smtp", implicit_tls=False)
-        one.both("C", b"x" * 400)
-        one.close()
-        journal.ended(one)
-        made.append(one)
+    journal = a_journal(sessions=3)
+    made = [ended(journal, b"x" * 400) for _ in range(5)]
     assert [one.uncut_octets for one in made] == [0, 0, 0, 400, 400]
     assert [session.lines[0].octets for session in journal.sessions()] == [400] * 3

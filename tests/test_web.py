@@ -279,6 +279,14 @@ def test_a_session_that_is_open_is_watched_however_old_it_is(lab: Lab, client: C
             assert 1 in [row["number"] for row in next(events)["rows"]]
 
 
+@pytest.mark.parametrize("lab", [Limits(sessions_octets=1)], indirect=True)
+def test_sessions_that_were_dropped_are_counted(lab: Lab, client: Client) -> None:
+    assert [send(lab).number for _ in range(3)] == [1, 2, 3]
+    with client.news() as events:
+        first = next(events)["page"]
+    assert ([row["number"] for row in first["rows"]], first["kept"], first["total"]) == ([3], 1, 3)
+
+
 @pytest.mark.parametrize("lab", [Limits(sessions=3000)], indirect=True)
 def test_many_sessions_at_once_give_the_newest_page_anew(lab: Lab, client: Client) -> None:
     with client.news() as events:

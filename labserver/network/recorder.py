@@ -38,6 +38,9 @@ _DIGEST_OCTETS = 1024 * 1024
 _UNCUT_OCTETS = 64 * 1024 * 1024
 """The same of all sessions that have ended. Most are never looked at, so cutting them can wait."""
 
+_SESSION_OCTETS, _LINE_OCTETS = 4096, 128
+"""Memory that a session takes, and that each line or record takes besides its octets, about."""
+
 _Layer = Literal["wire", "said", "both"]
 """Where octets were seen: below TLS, above it, or on both where there is none."""
 
@@ -53,6 +56,13 @@ class _WireSide:
     missing: int = 0
     """Octets of the current TLS record that haven't come yet."""
     at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Room:
+    """What the transcripts of all ended sessions of a journal take."""
+
+    octets: int = 0
 
 
 class Recorder:
@@ -93,6 +103,26 @@ class Recorder:
         self._noted: list[tuple[_Layer, float, Side, bytes, bool]] = []
         self._noted_octets = 0
         self._picture: Session | None = None
+        self._room = _Room()
+        self._taken = 0
+
+    def end(self, room: _Room) -> None:
+        """Nothing more will be said of it; from now on it counts what it takes in `room`."""
+        self.ended = True
+        self._room = room
+        self._count()
+
+    def drop(self) -> None:
+        """It isn't kept any more."""
+        self._room.octets -= self._taken
+        self._taken, self._room = 0, _Room()
+
+    def _count(self) -> None:
+        things = len(self._dialogue.lines) + len(self._records) + len(self._noted)
+        octets = self._dialogue.kept + self._record_octets + self._noted_octets
+        taken = _SESSION_OCTETS + _LINE_OCTETS * things + octets
+        self._room.octets += taken - self._taken
+        self._taken = taken
 
     @property
     def uncut_octets(self) -> int:
@@ -217,6 +247,8 @@ class Recorder:
                 self._dialogue.feed(at, who, data, tls)
             if layer != "said":
                 self._cut(at, who, data)
+        if self.ended:
+            self._count()
 
     def _cut(self, at: float, who: Side, data: bytes) -> None:
         side = self._sides[who]
@@ -299,10 +331,15 @@ seen, and when it has ended. It must not take long: the servers wait for it."""
 
 
 class Journal:
-    """The sessions of a lab, as many of the latest as `most` says."""
+    """The sessions of a lab, as many of the latest as `most` says and as find room.
 
-    def __init__(self, clock: Clock, bounds: Bounds, most: int) -> None:
-        self._clock, self._bounds, self._most = clock, bounds, most
+    Those that have ended take at most `most_octets` together, but for the last of them.
+    """
+
+    def __init__(self, clock: Clock, bounds: Bounds, most: int, most_octets: int) -> None:
+        self._clock, self._bounds = clock, bounds
+        self._most, self._most_octets = most, most_octets
+        self._room = _Room()
         self._recorders: dict[int, Recorder] = {}
         self._number = 0
         self._uncut: deque[tuple[int, int]] = deque()
@@ -326,7 +363,7 @@ class Journal:
         self._recorders[recorder.number] = recorder
         if len(self._recorders) > self._most:
             ended = (n for n, one in self._recorders.items() if one.closed)
-            del self._recorders[next(ended, next(iter(self._recorders)))]
+            self._drop(next(ended, next(iter(self._recorders))))
         recorder.tell()
         return recorder
 
@@ -345,8 +382,15 @@ class Journal:
         return stop
 
     def ended(self, recorder: Recorder) -> None:
-        """That session is over."""
-        recorder.ended = True
+        """That session is over; drops the oldest that have ended where all take too much room."""
+        kept = recorder.number in self._recorders
+        recorder.end(self._room if kept else _Room())
+        while self._room.octets > self._most_octets:
+            others = (n for n, one in self._recorders.items() if one.ended and one is not recorder)
+            oldest = next(others, None)
+            if oldest is None:
+                break
+            self._drop(oldest)
         octets = recorder.uncut_octets
         self._uncut.append((recorder.number, octets))
         self._uncut_octets += octets
@@ -356,6 +400,9 @@ class Journal:
             if number in self._recorders:
                 self._recorders[number].session()
         recorder.tell()
+
+    def _drop(self, number: int) -> None:
+        self._recorders.pop(number).drop()
 
     def sessions(self) -> tuple[Session, ...]:
         """All kept sessions, oldest first."""
