@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
+from typing import Any
 
 from labserver.transcript import readable, stable
 
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _LONGEST_DECODED = 4000
 """Characters of a field; to decode more takes Python's parser long, and memory without bound."""
+_DEEPEST = 100
+"""Parts within parts; deeper ones than any real mail has would take all of Python's stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,25 @@ class Envelope:
     """What MAIL FROM said besides, such as `RET=HDRS` and `ENVID=…` (RFC 3461 section 4)."""
     recipient_parameters: tuple[tuple[str, ...], ...] = ()
     """The same of each RCPT TO, such as `NOTIFY=NEVER`; empty where none said anything."""
+
+
+class _Part(EmailMessage):
+    """A message or a part of one that knows how deep it lies."""
+
+    _depth = 0
+
+    def attach(self, payload: Any) -> None:
+        super().attach(payload)
+        payload._depth = self._depth + 1
+
+    def get_content_type(self) -> str:
+        """What Python's parser goes by, and goes into parts by."""
+        kind = super().get_content_type()
+        nests = kind.startswith(("multipart/", "message/"))
+        return "text/plain" if nests and self._depth >= _DEEPEST else kind
+
+
+_POLICY = email.policy.default.clone(message_factory=_Part)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,8 +72,11 @@ class Message:
 
     @property
     def email(self) -> EmailMessage:
-        """The message as the standard library's `EmailMessage`."""
-        return email.message_from_bytes(self.octets, policy=email.policy.default)
+        """The message as the standard library's `EmailMessage`.
+
+        What nests more than 100 deep isn't taken apart there: it is text.
+        """
+        return email.message_from_bytes(self.octets, policy=_POLICY)
 
     def __getitem__(self, field: str) -> str | None:
         """The first field of that name, decoded; as it came where it is malformed or very long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from email.policy import SMTP
 
 import pytest
 
@@ -94,10 +95,25 @@ def test_any_octets_can_be_shown() -> None:
             assert all(c == "\n" or c.isprintable() for c in text), octets
 
 
-def test_a_field_is_found_however_deeply_the_parts_nest() -> None:
-    levels = b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n"
-    octets = b"Subject: deep\r\n" + b"".join(levels % (n, n) for n in range(10_000))
-    assert message(octets)["Subject"] == "deep"
+NESTING = {
+    "multipart": b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n",
+    "message": b"X-Level: %d/%d\r\nContent-Type: message/rfc822\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", NESTING)
+def test_however_deeply_it_nests_a_message_is_taken_apart_as_far_as_is_sane(kind: str) -> None:
+    levels = b"".join(NESTING[kind] % (n, n) for n in range(10_000))
+    ends = b"".join(b"\r\n--%d--\r\n" % n for n in reversed(range(10_000)))
+    octets = b"Subject: deep\r\n" + levels + b"\r\nhi\r\n" + ends * (kind == "multipart")
+    email = message(octets).email
+    assert email["Subject"] == message(octets)["Subject"] == "deep"
+    parts = list(email.walk())
+    assert len(parts) == 101
+    assert {part.get_content_maintype() for part in parts[:-1]} == {kind}
+    assert not parts[-1].is_multipart()
+    assert "hi" in parts[-1].get_content()
+    assert email.as_bytes(policy=SMTP) == octets
 
 
 def test_a_very_long_field_is_given_as_it_came() -> None:
