@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "mail_lab(**options): the options of this test's mail_lab, those of labserver.Lab: "
-        "accounts, catch_all, limits, network, …",
+        "accounts, catch_all, limits, rules, network, …",
     )
     network = config.getini("mail_lab_network")
     if network not in ("", *_NETWORKS):

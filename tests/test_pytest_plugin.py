@@ -148,10 +148,36 @@ def test_a_marker_gives_options_and_the_closest_wins(project: Project) -> None:
     ).assert_outcomes(passed=1)
 
 
+def test_rules_and_their_seed_are_passed_on(project: Project) -> None:
+    project.test(
+        """
+    import pytest
+    from labserver import Lab, Reply
+
+    RULES = [Reply("NOOP", "450 4.2.0 Not now", chance=0.5)]
+
+    def said(lab):
+        with smtplib.SMTP(*lab.smtp) as client:
+            return [client.noop()[0] for _ in range(40)]
+
+    @pytest.mark.mail_lab(rules=RULES, seed=7)
+    def test_drawn(mail_lab):
+        with Lab(rules=RULES, seed=7) as same, Lab(rules=RULES) as other:
+            assert said(mail_lab) == said(same) != said(other)
+    """
+    ).assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(
     ("marker", "sentence"),
     [
-        ("catchall=True", "The marker mail_lab takes accounts, network, *, not catchall."),
+        (
+            "catchall=True",
+            "The marker mail_lab takes accounts, network, data, catch_all, hostname, limits, "
+            "ports, rules, seed, not catchall.",
+        ),
+        ("rules=['x']", "Rules are a list of Reply, Delay, *, not 'x'."),
+        ("seed='x'", "A seed is a whole number, not 'x'."),
         ("True", "The marker takes options by name, as in mail_lab(catch_all=True)."),
         ("network='tcp'", "There is no network 'tcp'; it is loopback or inline."),
         ("hostname='no host'", "'no host' is not a host's name; lab.example is one."),
@@ -280,7 +306,7 @@ def test_the_wheel_s_plugin_is_this_one(installed: Path) -> None:
 def test_the_examples_of_its_page_work(pytester: pytest.Pytester, project: Project) -> None:
     page = (ROOT / "book" / "pytest-plugin.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     reminders = """
 import threading
 
@@ -290,4 +316,4 @@ def start_reminders(server):
 """
     pytester.makepyfile("\n\n".join([*examples, reminders]))
     done = pytester.runpytest_inprocess("-p", "no:mail_lab", plugins=[pytest_plugin])
-    done.assert_outcomes(passed=4)
+    done.assert_outcomes(passed=5)
