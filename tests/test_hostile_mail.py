@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import imaplib
 import poplib
-import shutil
 import smtplib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,24 +248,7 @@ def arrived(octets: bytes) -> Scene:
     return scene
 
 
-# -- the browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The system's Chromium, which speaks to nobody of its own accord."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    quiet = "background-networking component-update sync quic extensions default-apps".split()
-    arguments = ["--headless=new", "--no-sandbox", "--no-first-run"]
-    arguments += [f"--disable-{what}" for what in quiet]
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield launched
-        launched.close()
+# -- in the browser
 
 
 LOOK = """

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.browser
 
 IDLE = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
-
-
-@pytest.fixture
-def chromium() -> str:
-    """Where the system's Chromium is."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    return found
 
 
 @pytest.fixture
@@ -64,24 +58,20 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(180)
-def test_the_first_lesson_opens_and_runs(chromium: str, address: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(address)
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        page.wait_for_selector("h1:has-text('Start here: send a mail')", timeout=60_000)
-        # Cells that are run before the kernel has answered would be forgotten.
-        page.wait_for_selector(IDLE, timeout=60_000)
-        # Empty outputs first, so that what appears was made by this kernel.
-        page.get_by_role("menuitem", name="Edit").click()
-        page.get_by_text("Clear Outputs of All Cells").click()
-        page.wait_for_selector(".ml-view", state="detached")
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        page.wait_for_selector(".ml-view", timeout=60_000)
-        assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
-        assert page.locator(".ml-view .chip").count() > 0
-        browser.close()
+def test_the_first_lesson_opens_and_runs(browser: Browser, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(address)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector("h1:has-text('Start here: send a mail')", timeout=60_000)
+    # Cells that are run before the kernel has answered would be forgotten.
+    page.wait_for_selector(IDLE, timeout=60_000)
+    # Empty outputs first, so that what appears was made by this kernel.
+    page.get_by_role("menuitem", name="Edit").click()
+    page.get_by_text("Clear Outputs of All Cells").click()
+    page.wait_for_selector(".ml-view", state="detached")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_selector(".ml-view", timeout=60_000)
+    assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
+    assert page.locator(".ml-view .chip").count() > 0
+    page.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inert import Checker
@@ -144,29 +144,24 @@ def test_where_jupyterquiz_is_missing_the_page_is_shown(
 
 
 @pytest.mark.browser
-def test_its_buttons_answer_in_a_browser_and_fetch_nothing(shown: Quiz, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
+def test_its_buttons_answer_in_a_browser_and_fetch_nothing(
+    shown: Quiz, browser: Any, tmp_path: Path
+) -> None:
     page_file = tmp_path / "quiz.html"
     page_file.write_text(with_buttons(), encoding="utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        requests: list[str] = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(page_file.as_uri())
-        asked = page.locator(".Quiz")
-        assert asked.count() == 3
-        for number, question in enumerate(shown.questions):
-            for place, answer in enumerate(question.answers):
-                asked.nth(number).locator(".MCButton").nth(place).click()
-                told = asked.nth(number).locator(".Feedback").inner_text()
-                assert question.feedback(answer) in told
-        assert requests == [page_file.as_uri()]
-        browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_file.as_uri())
+    asked = page.locator(".Quiz")
+    assert asked.count() == 3
+    for number, question in enumerate(shown.questions):
+        for place, answer in enumerate(question.answers):
+            asked.nth(number).locator(".MCButton").nth(place).click()
+            told = asked.nth(number).locator(".Feedback").inner_text()
+            assert question.feedback(answer) in told
+    assert requests == [page_file.as_uri()]
+    page.close()
 
 
 PROGRAM = """
