@@ -363,6 +363,18 @@ def test_a_feed_is_not_told_of_each_line_but_of_the_first_that_nobody_has_seen(l
     assert told == [False, False, True]
 
 
+def test_a_row_says_how_far_a_long_session_was_read(lab: Lab) -> None:
+    sock = lab.network.connect(lab.smtp)
+    for said in (b"RCPT\r\n", b"NOOP\r\n" * 1_500, b"RCPT\r\nQUIT\r\n"):
+        sock.sendall(said)
+        lab.network.settle()
+    while sock.recv(65536):
+        pass
+    sock.close()
+    shown = watching.row(lab.sessions[-1])
+    assert shown.text.startswith("✕ 1. SMTP on smtp: 1 refused in its first 2,000 lines, ")
+
+
 def test_a_beat_does_it_once_for_many_times_that_it_is_due() -> None:
     done = threading.Semaphore(0)
     beat = Beat(done.release, threads=True)

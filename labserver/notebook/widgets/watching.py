@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labserver.catalog import explain
 from labserver.network.recorder import Journal, Recorder
@@ -109,12 +110,12 @@ class Row:
 
 def row(session: Session) -> Row:
     """What the list shows of a session."""
-    many = len(session.lines) > _MOST_LINES
-    meanings = () if many else explain(session)
-    refused = sum(meaning.outcome in ("refused", "later") for meaning in meanings)
+    beginning = replace(session, lines=session.lines[:_MOST_LINES])
+    refused = sum(meaning.outcome in ("refused", "later") for meaning in explain(beginning))
+    of = f" in its first {_MOST_LINES:,} lines" if len(session.lines) > _MOST_LINES else ""
     trips = session.round_trips
     facts = ["open"] * (not session.closed)
-    facts += [f"{refused:,} refused"] * bool(refused)
+    facts += [f"{refused:,} refused{of}"] * bool(refused or of)
     facts += [session.ending] * bool(session.ending)
     facts += [f"{trips:,} round trip{'' if trips == 1 else 's'}"]
     facts += [session.tls.replace("TLSv", "TLS ")] * bool(session.tls)
@@ -161,7 +162,8 @@ class Beat:
                 if self._threads:
                     self._waiting = timer = threading.Timer(self._pause, self._now)
                     timer.daemon = True
-                    timer.start()
+                    with contextlib.suppress(RuntimeError):  # the interpreter is ending: so be it
+                        timer.start()
                 elif self._loop is not None:
                     self._waiting = self._loop.call_later(self._pause, self._now)
         if now:
