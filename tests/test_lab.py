@@ -550,7 +550,7 @@ def interrupted(kind: str) -> dict[str, object]:
             assert isinstance(lab.inbox("ben@lab.example"), tuple)
             armed = False
         with contextlib.suppress(KeyboardInterrupt):
-            armed = True
+            armed = interrupts < 150
             if lab is not None and chance.random() < 0.7:
                 lab.close()  # otherwise the next one takes its place
             armed = False
