@@ -176,7 +176,7 @@ def test_the_cells_of_their_page_run(
     monkeypatch.setenv("LABSERVER_PROGRESS", str(tmp_path / "progress.json"))
     page = (Path(__file__).parents[1] / "book" / "in-a-notebook.md").read_text(encoding="utf-8")
     cells = re.findall(r"^( *)```(?:python|text)\n(.*?)^\1```$", page, re.M | re.S)
-    assert len(cells) == 14
+    assert len(cells) == 15
     given = [notebook.run(textwrap.dedent(cell)) for _, cell in cells]
     assert not [one for one in given if isinstance(one, str)], given
     typed = [one for one in given if isinstance(one, Typed)]
