@@ -129,10 +129,16 @@ class Dialogue(ABC):
         first = side.waiting[0]
         data = b"".join(piece.data[piece.start :] for piece in side.waiting)
         beyond = max(0, len(data) - self.bounds.body)
-        rows = data[: self.bounds.body].splitlines(keepends=True)[: self.bounds.lines]
-        kind: LineKind = "credentials" if b"AUTH" in side.held else "command"
+        kept = data[: self.bounds.body]
+        # Of a literal that waits for leave its octets stand together, whatever they are.
+        rows = [kept[: side.literal]] if side.literal else []
+        rows += kept[side.literal :].splitlines(keepends=True)[: self.bounds.lines]
+        hides = b"AUTH" in side.held or side.content_kind == "credentials"
         lines = []
-        for row in rows:
+        for number, row in enumerate(rows):
+            kind: LineKind = "credentials" if hides else "command"
+            if side.literal and not number:
+                kind = side.content_kind
             secret = (0, len(row)) if kind == "credentials" else self._secret_in(row)
             octets = len(row) + (beyond if row is rows[-1] else 0)
             lines.append(Line(first.at, side.who, row, first.tls, kind, octets, secret))
@@ -160,7 +166,7 @@ class Dialogue(ABC):
                 secret = self._secret_in(bytes(side.partial)) if kind == "command" else None
                 self._emit(side, kind, secret)
             side.counted = side.dotted = False
-            side.content_kind = "content"
+            side.literal, side.content_kind = 0, "content"
 
     def _content_over(self, side: _Stream) -> None:
         """Counted content has ended (IMAP goes on with the same line)."""
@@ -297,6 +303,8 @@ def _line(
 
 
 _END = 64
+_LEAVE = b"leave"
+"""In `held`: an IMAP client has announced a literal, and the server hasn't said yet to send it."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}|\*")
 _VERBS = {verb.encode() for verbs in VERBS.values() for verb in verbs} | {b"DONE"}
 
@@ -452,13 +460,21 @@ class ImapDialogue(Dialogue):
             secret = secret or self._stray_secret(line)
         literal = self._LITERAL.search(client.partial_end)
         if literal:
-            self._continued = True
-            if int(literal[1]):
-                client.counted, client.literal = True, int(literal[1])
-                client.unasked = bool(literal[2])
-                # The name in LOGIN is no secret, but it isn't told apart here from the password.
-                client.content_kind = "credentials" if self._verb == b"LOGIN" else "content"
+            client.literal, client.unasked = int(literal[1]), bool(literal[2])
+            # The name in LOGIN is no secret, but it isn't told apart here from the password.
+            client.content_kind = "credentials" if self._verb == b"LOGIN" else "content"
+            if client.unasked:
+                self._literal_comes(client)
+            else:
+                client.held = _LEAVE
         return "command", secret
+
+    def _literal_comes(self, client: _Stream) -> None:
+        """Its octets are next, and then the rest of the command."""
+        self._continued = True
+        client.counted, client.held = client.literal > 0, b""
+        if not client.literal:
+            self._content_over(client)
 
     def _secret_in(self, line: bytes) -> tuple[int, int] | None:
         if self._continued:
@@ -476,15 +492,19 @@ class ImapDialogue(Dialogue):
     def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
         client = self._sides["C"]
         tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
-        if self._verb == b"AUTHENTICATE" and line.startswith(b"+"):
+        if client.held == _LEAVE and line.startswith(b"+"):
+            self._literal_comes(client)
+        elif self._verb == b"AUTHENTICATE" and line.startswith(b"+"):
             client.line_kind, client.held = "credentials", b""
         elif tagged or line[:5].upper() in (b"* BAD", b"* BYE"):
             if self._verb == b"AUTHENTICATE":
                 self._login_refused = b" OK" not in line[: len(self._tag) + 3].upper()
-            client.held, client.line_kind = b"", None
-            if client.counted and not client.partial_octets and not client.unasked:
-                # The server refused the literal, so the client won't send it.
+            awaited = client.counted and not client.partial_octets and not client.unasked
+            if client.held == _LEAVE or awaited:
+                # The server doesn't want the literal: what the client says next is a command.
                 client.counted, client.literal, self._continued = False, 0, False
+                self._content_over(client)
+            client.held, client.line_kind = b"", None
         literal = self._LITERAL.search(server.partial_end)
         if literal and int(literal[1]):
             server.counted, server.literal = True, int(literal[1])

@@ -17,8 +17,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
+from dialogue import Client, play
 
-from labserver import Lab
+from labserver import Disconnect, Lab, Limits, rules
 from labserver.catalog import (
     PROTOCOLS,
     Catalog,
@@ -36,6 +37,7 @@ from labserver.catalog import (
     source_url,
 )
 from labserver.dialogue import dialogue
+from labserver.network import Network
 from labserver.transcript import Line, ProtocolName, Session
 
 TABLES = Path(__file__).parents[1] / "labserver" / "data"
@@ -1143,3 +1145,338 @@ def test_the_labs_own_dialogues_are_legal_and_explained_to_the_last_line(lab: La
         assert path(each)[-1].after in ("Closed", "UPDATE", "Logout")
         silent = [line.data for line, m in with_meanings(each) if not m.title]
         assert set(silent) <= {b")\r\n"}
+
+
+IMAP_LOGIN = """
+S: * OK ...
+C: a1 LOGIN ana@lab.example ana-lab-password
+S: a1 OK ...
+"""
+POP3_LOGIN = """
+S: +OK ...
+C: USER ana@lab.example
+S: +OK ...
+C: PASS ana-lab-password
+S: +OK ...
+"""
+EHLO = """
+S: 220 ...
+C: EHLO x
+S: 250-...
+S: 250-...
+S: 250-...
+S: 250-...
+S: 250-...
+S: 250-...
+S: 250-...
+S: 250-DSN
+S: 250-CHUNKING
+S: 250 HELP
+"""
+LONE = "An IMAP command is a tag, a space and the command, such as: a1 NOOP."
+IDLING = "While IDLE goes on, nothing may be said but DONE."
+NOT_IDLING = "DONE ends an IDLE, and none is going on."
+
+
+@pytest.mark.protocol
+@pytest.mark.parametrize(
+    ("script", "steps", "problems"),
+    [
+        (
+            "C: a2\nS: a2 BAD ...\nC:  a3 NOOP\nS: a3 OK ...\nC: NOOP\nS: NOOP BAD ...",
+            " BAD,NOOP OK, BAD",
+            [LONE, LONE],
+        ),
+        (
+            "C! \\r\\n\nS: * BAD ...\nC! \\xe91 NOOP\\r\\n\nS: * BAD ...\nC: a2 NOOP\nS: a2 OK ...",
+            " BAD,NOOP BAD,NOOP OK",
+            [LONE, "A tag is made of letters and digits, such as in: a1 NOOP."],
+        ),
+        # A literal that is refused isn't sent.
+        (
+            "C: a2 APPEND INBOX {99999999999}\nS: a2 NO [TOOBIG] ...\nC: a3 NOOP\nS: a3 OK ...",
+            "APPEND NO,NOOP OK",
+            [],
+        ),
+        (
+            "C: a2 FROB {0}\nS: a2 BAD ...\nC: a3 NOOP\nS: a3 OK ...",
+            " BAD,NOOP OK",
+            ["“FROB” is no IMAP command."],
+        ),
+        # Nor is it where the client doesn't wait to be told so.
+        (
+            r"C! a2 FROB {9}\r\na3 NOOP\r\na4 APPEND INBOX {2}\r\nhi\r\na5 NOOP\r\n"
+            "\nS: a2 BAD ...\nS: a3 OK ...\nS: + ...\nS: a4 OK ...\nS: a5 OK ...",
+            " BAD,NOOP OK,APPEND OK,NOOP OK",
+            ["“FROB” is no IMAP command."],
+        ),
+        # One that needs no leave comes all the same, and with it the rest of its command.
+        (
+            r"C! a2 APPEND no {5+}\r\na9 NO\r\na3 SELECT {0+}\r\n\r\na4 FROB {2+}\r\nhi\r\n"
+            "\nS: a2 NO ...\nS: a3 NO ...\nS: a4 BAD ...\nC: a5 NOOP\nS: a5 OK ...",
+            "APPEND NO,SELECT NO, BAD,NOOP OK",
+            ["“FROB” is no IMAP command."],
+        ),
+        (
+            r"C! a2 IDLE\r\nDONE\r\na3 NOOP\r\n"
+            "\nS: + ...\nS: a2 OK ...\nS: a3 OK ...",
+            "IDLE OK,NOOP OK",
+            [],
+        ),
+        (
+            r"C! a2 IDLE\r\na3 NOOP\r\n"
+            "\nS: + ...\nS: a2 BAD ...\nC: DONE\nS: DONE BAD ...\nC: a4 NOOP\nS: a4 OK ...",
+            "IDLE BAD,NOOP ,DONE BAD,NOOP OK",
+            [IDLING, NOT_IDLING],
+        ),
+        (
+            "C: a2 IDLE\nS: + ...\nC: a3 NOOP\nS: a2 BAD ...\nC: a4 NOOP\nS: a4 OK ...",
+            "IDLE BAD,NOOP ,NOOP OK",
+            [IDLING],
+        ),
+    ],
+)
+def test_who_said_what_in_an_imap_dialogue_that_goes_wrong(
+    lab: Lab, script: str, steps: str, problems: list[str]
+) -> None:
+    leaves = "\nC: z LOGOUT\nS: * BYE ...\nS: z OK ..."
+    told = play(lab, "imaps", IMAP_LOGIN + script + leaves)
+    assert [problem.sentence for problem in legal(told)] == problems
+    ways = [f"{step.command} {step.reply}" for step in path(told)]
+    assert ",".join(ways) == f"greeting OK,LOGIN OK,{steps},LOGOUT OK"
+    # Each line is of one step, and its own.
+    assert sorted(i for step in path(told) for i in step.lines) == list(range(len(told.lines)))
+    assert all(meaning.title for meaning in explain(told))
+
+
+@pytest.mark.protocol
+def test_a_password_after_a_refused_literal_stays_masked(lab: Lab) -> None:
+    told = play(
+        lab,
+        "imaps",
+        "S: * OK ...\nC: a1 FROB {0}\nS: a1 BAD ...\n"
+        "C: a2 LOGIN ana@lab.example hunter2\nS: a2 NO ...",
+    )
+    assert "hunter2" not in told.text()
+    pipelined = play(
+        lab,
+        "imaps",
+        r"C! a1 FROB {4}\r\na2 LOGIN ana@lab.example hunter2\r\n"
+        "\nS: * OK ...\nS: a1 BAD ...\nS: a2 NO ...",
+    )
+    assert "hunter2" not in pipelined.text()
+    assert [step.command for step in path(pipelined)][1:] == ["", "LOGIN"]
+
+
+@pytest.mark.protocol
+def test_idle_that_is_broken_and_a_tag_alone_are_explained(lab: Lab) -> None:
+    script = "C: a2 IDLE\nS: + ...\nC: a3 NOOP\nS: a2 BAD ...\nC: a4\nS: a4 BAD ..."
+    *_, broken, tag, bad = explain(play(lab, "imaps", IMAP_LOGIN + script))
+    assert broken.title == "Something else than DONE was said, so the waiting is over."
+    assert tag.detail.startswith("Behind the tag come a space and the command")
+    assert (bad.label, bad.outcome) == ("BAD", "refused")
+
+
+@pytest.mark.protocol
+@pytest.mark.parametrize(
+    ("listener", "script"),
+    [
+        (
+            "submissions",
+            EHLO + "C: AUTH LOGIN\nS: 334 ...\nC: YW5h\nS: 334 ...\nC: *\nS: 501 ...",
+        ),
+        ("pop3s", "S: +OK ...\nC: AUTH PLAIN\nS: +...\nC: *\nS: -ERR ..."),
+        ("imaps", "S: * OK ...\nC: a1 AUTHENTICATE PLAIN\nS: +...\nC: *\nS: a1 BAD ..."),
+    ],
+)
+def test_a_login_that_is_given_up(lab: Lab, listener: str, script: str) -> None:
+    told = play(lab, listener, script)
+    *_, star, answer = explain(told)
+    assert star.title == "You give up logging in."
+    assert "you gave up" in answer.title + answer.detail
+    assert path(told)[-1].after == path(told)[-1].before
+    assert legal(told) == ()
+
+
+@pytest.mark.protocol
+def test_data_refused_while_the_message_is_on_its_way(lab: Lab) -> None:
+    """The message's lines are commands then, whatever the client meant."""
+    script = (
+        r"C! MAIL FROM:<>\r\nRCPT TO:<no@lab.example>\r\nDATA\r\nSubject: x\r\n.\r\nQUIT\r\n"
+        "\nS: 250 ...\nS: 550 ...\nS: 503 ...\nS: 500 ...\nS: 500 ...\nS: 221 ..."
+    )
+    told = play(lab, "smtp", EHLO + script)
+    ways = [(step.command, step.reply) for step in path(told)][3:]
+    assert ways == [("RCPT", "550"), ("DATA", "503"), ("", "500"), ("", "500"), ("QUIT", "221")]
+    assert [p.sentence for p in legal(told)] == [
+        "“Subject:” is no SMTP command.",
+        "“.” is no SMTP command.",
+    ]
+
+
+@pytest.mark.protocol
+def test_a_part_of_a_message_refused_in_the_middle(network: Network) -> None:
+    script = (
+        r"C! MAIL FROM:<>\r\nRCPT TO:<ana@lab.example>\r\nBDAT 3\r\nabcBDAT 9\r\nQUIT\r\nabc"
+        r"BDAT 1 LAST\r\nxRSET\r\n"
+        "\nS: 250 ...\nS: 250 ...\nS: 250 ...\nS: 552 ...\nS: 503 ...\nS: 250 ..."
+    )
+    with Lab(network=network, limits=Limits(message=10)) as lab:
+        told = play(lab, "smtp", EHLO + script)
+    assert legal(told) == ()
+    by_line = {line.data: m for line, m in with_meanings(told)}
+    assert by_line[b"QUIT\r\nabc"].title == "A part of the message, 9 octets."
+    (missing,) = [m for data, m in by_line.items() if data.startswith(b"503")]
+    assert "a part before this one" in missing.title
+    assert [step.reply for step in path(told)][-4:] == ["250", "552", "503", "250"]
+
+
+@pytest.mark.protocol
+@pytest.mark.parametrize(
+    ("listener", "rule", "script", "sentence"),
+    [
+        (
+            "smtp",
+            rules.Reply("RCPT", "421 4.3.2 Closing"),
+            EHLO
+            + r"C! MAIL FROM:<>\r\nRCPT TO:<ana@lab.example>\r\nDATA\r\nRCPT TO:<b@c>\r\nNOOP\r\n"
+            "\nS: 250 ...\nS: 421 ...\n-- server closes",
+            "",
+        ),
+        (
+            "submission",
+            rules.Reply("STARTTLS", "454 4.7.0 Not now"),
+            EHLO + r"C! STARTTLS\r\nMAIL FROM:<>\r\nRCPT TO:<ana@lab.example>\r\n"
+            "\nS: 454 ...\nS: 530 ...\nS: 530 ...",
+            "Log in first, or start TLS first.",
+        ),
+        (
+            "pop3",
+            rules.Reply("STLS", "-ERR not now"),
+            "S: +OK ...\nC! STLS\\r\\nSTAT\\r\\n\nS: -ERR ...\nS: -ERR ...",
+            "The server doesn't take the command like this.",
+        ),
+        (
+            "imap",
+            rules.Reply("STARTTLS", "NO not now"),
+            "S: * OK ...\nC! a STARTTLS\\r\\nb NOOP\\r\\n\nS: a NO ...\nS: b OK ...",
+            "Done; what is new was told before this line.",
+        ),
+    ],
+)
+def test_what_was_sent_behind_a_command_that_is_refused(
+    network: Network, listener: str, rule: rules.Rule, script: str, sentence: str
+) -> None:
+    with Lab(network=network, rules=[rule]) as lab:
+        told = play(lab, listener, script)
+    allowed = {"STAT isn't allowed in the state AUTHORIZATION, only in: TRANSACTION."}
+    assert {problem.sentence for problem in legal(told)} <= allowed
+    assert sentence in ("", explain(told)[-1].title)
+
+
+@pytest.mark.protocol
+@pytest.mark.parametrize(
+    ("listener", "rule", "script", "title"),
+    [
+        (
+            "pop3",
+            Disconnect("RETR", "inside", octets=30),
+            POP3_LOGIN + "C: RETR 1\nS: +OK ...",
+            "The message breaks off after 14 octets: the connection ended.",
+        ),
+        (
+            "smtp",
+            None,
+            EHLO + r"C! MAIL FROM:<>\r\nRCPT TO:<ana@lab.example>\r\nDATA\r\n"
+            "\nS: 250 ...\nS: 250 ...\nS: 354 ...\nC: Subject: x\n-- client closes",
+            "The message breaks off after 12 octets: the connection ended.",
+        ),
+        (
+            "smtp",
+            None,
+            EHLO + r"C! MAIL FROM:<>\r\nRCPT TO:<ana@lab.example>\r\nBDAT 99\r\nhello"
+            "\nS: 250 ...\nS: 250 ...\n-- client closes",
+            "The message breaks off after 5 octets: the connection ended.",
+        ),
+        (
+            "imaps",
+            None,
+            IMAP_LOGIN + "C: a2 APPEND INBOX {99}\nS: + ...\nC! hello\n-- client closes",
+            "A counted literal that breaks off after 5 octets: the connection ended.",
+        ),
+    ],
+)
+def test_a_message_that_breaks_off_with_the_connection(
+    network: Network, listener: str, rule: rules.Rule | None, script: str, title: str
+) -> None:
+    with Lab(network=network) as lab:
+        with smtplib.SMTP(*lab.smtp) as client:
+            client.sendmail("ben@lab.example", ["ana@lab.example"], "Subject: x\n\n.dot\n")
+        lab.rules = [rule] if rule else []
+        told = play(lab, listener, script)
+        told = lab.sessions[-1]
+    assert [m.title for line, m in with_meanings(told) if line.kind == "content"] == [title]
+    assert legal(told) == ()
+
+
+@pytest.mark.protocol
+def test_pop3_answers_that_come_together_are_told_apart(lab: Lab) -> None:
+    with smtplib.SMTP(*lab.smtp) as client:
+        client.sendmail("ben@lab.example", ["ana@lab.example"], "Subject: x\n\n.\n.dot\n")
+    script = r"C! TOP 1 9\r\nLIST\r\nRETR\r\nDELE 1\r\nLIST\r\nQUIT now\r\n RSET\r\nQUIT\r\n"
+    client = Client(lab, "pop3")
+    for row in [row for row in POP3_LOGIN.split("\n") if row]:
+        if row.startswith("C: "):
+            client.send(row[3:].encode() + b"\r\n")
+        else:
+            client.line()
+    client.send(script[3:].encode().decode("unicode_escape").encode())
+    while client.line():
+        pass
+    client.close()
+    told = lab.sessions[-1]
+    titles = [m.title for line, m in with_meanings(told) if line.data.startswith((b"+OK", b"-ERR"))]
+    misplaced = "The server doesn't take the command like this."
+    assert titles[3:] == [
+        "The beginning of the message follows.",
+        "The sizes follow.",
+        misplaced,
+        "The message is marked.",
+        "The sizes follow.",
+        misplaced,
+        "The server won't do it.",
+        "The server says goodbye and closes the connection.",
+    ]
+    assert [p.sentence for p in legal(told)] == ["“RSET” is no POP3 command."]
+    (body,) = [m for line, m in with_meanings(told) if line.kind == "content"]
+    assert "got one dot more" in body.detail
+
+
+@pytest.mark.protocol
+@pytest.mark.parametrize(
+    ("listener", "script", "titles"),
+    [
+        (
+            "smtp",
+            EHLO + "C! N\\0OP\\r\\n\nS: 500 ...\nC! MAIL FROM:<a\\0@b>\\r\\n\nS: 553 5.1.7 ...\n"
+            "C: MAIL FROM:<é@lab.example> SMTPUTF8\nS: 250 ...",
+            ["“N\\x00OP” is no SMTP command.", "This sender isn't allowed for you."],
+        ),
+        (
+            "pop3",
+            "S: +OK ...\nC! U\\0\\xffR\\r\\n\nS: -ERR ...",
+            ["“U\\x00\\xffR” is no POP3 command."],
+        ),
+        (
+            "imap",
+            "S: * OK ...\nC! a1 N\\0\\r\\n\nS: a1 BAD ...\nC: a2 NOÉP\nS: a2 BAD ...",
+            ["“N\\x00” is no IMAP command.", "“NOÉP” is no IMAP command."],
+        ),
+    ],
+)
+def test_commands_of_strange_octets(
+    lab: Lab, listener: str, script: str, titles: list[str]
+) -> None:
+    told = play(lab, listener, script)
+    assert set(titles) <= {meaning.title for meaning in explain(told)}
+    assert all(problem.sentence in titles for problem in legal(told))

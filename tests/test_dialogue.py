@@ -645,3 +645,23 @@ def test_lines_are_plain_data() -> None:
     assert isinstance(line, Line)
     with pytest.raises(AttributeError):
         line.data = b""  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kinds"),
+    [
+        (b"a1 APPEND x {3}\r\nhi!\r\na2 NOOP\r\n", ["command", "content", "command", "command"]),
+        (b"a1 LOGIN {3}\r\nana {3}\r\npw!\r\n", ["command", *["credentials"] * 3]),
+    ],
+)
+def test_a_literal_nobody_has_given_leave_for_is_shown_as_what_it_was_to_be(
+    asked: bytes, kinds: list[str]
+) -> None:
+    cutter = dialogue("IMAP")
+    cutter.feed(0, "S", b"* OK hi\r\n", False)
+    cutter.feed(1, "C", asked, False)
+    told = [*cutter.lines, *cutter.rest()][1:]
+    assert [line.kind for line in told] == kinds
+    assert b"".join(line.data for line in told) == asked
+    cutter.feed(2, "S", b"a1 BAD no\r\n", False)
+    assert {line.kind for line in cutter.lines if line.who == "C"} == {"command"}

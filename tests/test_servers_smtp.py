@@ -867,7 +867,7 @@ def test_malformed_addresses_are_553(lab: Lab, path: str, caplog: pytest.LogCapt
         f"""
         {MX}
         C! MAIL FROM:{path}\\r\\n
-        S: 553 5.1.3 Error: malformed address
+        S: 553 5.1.7 Error: malformed address
         C: MAIL FROM:<>
         S: 250 2.1.0 OK
         C! RCPT TO:{path}\\r\\n

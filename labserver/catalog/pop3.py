@@ -62,11 +62,12 @@ class Pop3Reading(Reading):
     def _asked(self, i: int, line: Line) -> Exchange:
         if line.kind != "command":
             return Exchange("", i, typed=True)
-        text = text_of(line).strip()
+        # A blank in front is no part of a keyword.
+        text = text_of(line).rstrip()
         verb, _, rest = text.partition(" ")
         if verb.upper() in self.catalog.commands:
             return Exchange(verb.upper(), i, typed=True, text=rest.strip())
-        return Exchange("", i, typed=True, text=text)
+        return Exchange("", i, typed=True, text=text.strip())
 
     def _status(self, i: int) -> str:
         """The status that a line of the server's starts with; empty where it has none."""
@@ -75,6 +76,12 @@ class Pop3Reading(Reading):
             return ""
         match = _STATUS.fullmatch(text_of(line))
         return match[1].upper() if match else ""
+
+    def _after(self, state: str, e: Exchange) -> str:
+        # A QUIT that isn't understood ends nothing.
+        return (
+            state if e.verb == "QUIT" and e.text and e.code == "-ERR" else super()._after(state, e)
+        )
 
     # -- the client's lines
 
@@ -118,6 +125,18 @@ class Pop3Reading(Reading):
             return self._item(text_of(line), e)
         return self._answer(e, match[1].upper(), (match[2] or "").upper(), match[3] or "")
 
+    def _is_misplaced(self, e: Exchange) -> bool:
+        """Whether a command can't be obeyed, whatever it is about."""
+        command = self.catalog.commands.get(e.verb)
+        if command is None:
+            return False
+        needed = [word for word in command.syntax.split()[1:] if not word.startswith("[")]
+        given = len(e.text.split())
+        least, most = len(needed), len(command.syntax.split()) - 1
+        # A password may have blanks in it.
+        fits = least <= given and (given <= most or e.verb == "PASS")
+        return not fits or (e.certain and e.before not in command.states)
+
     def _item(self, text: str, e: Exchange) -> Meaning:
         """One line of a list."""
         anchor = self.anchor_of(e)
@@ -142,6 +161,9 @@ class Pop3Reading(Reading):
         outcome: Outcome = reply.outcome
         title, detail = self.here(e, status)
         sources = [*self.sources_of(e), *reply.sources]
+        if status == "-ERR" and not code and e.typed and self._is_misplaced(e):
+            note = self.note("misplaced")
+            title, detail, sources = note.title, note.detail, [*note.sources, *sources]
         if not title:
             title, detail = reply.title, reply.meaning
         counted = _TWO_NUMBERS.fullmatch(text)

@@ -144,6 +144,8 @@ class Reading(ABC):
     def __init__(self, session: Session) -> None:
         self.catalog = load(self.protocol)
         self.lines = session.lines
+        self._last = {line.who: i for i, line in enumerate(session.lines)} if session.closed else {}
+        """Where each side spoke last, if it can say no more."""
         self.greeting = Exchange("greeting", -1, typed=False)
         self.exchanges = [e for e in self._exchanges() if e.line >= 0]
         self._owner = {i: e for e in self.exchanges for i in (e.line, *e.said, *e.replies)}
@@ -212,12 +214,16 @@ class Reading(ABC):
             e.before, e.earlier, e.certain, e.blind = state, earlier, certain, e.line < heard
             heard = max(heard, *e.replies, -1)
             outcome = self.outcome(e.code)
-            state = e.after = self.catalog.after(state, e.verb, e.code, outcome)
+            state = e.after = self._after(state, e)
             if outcome == "done":
                 # Under fresh TLS everything said before is forgotten.
                 forgets = e.verb in ("STARTTLS", "STLS")
                 earlier = frozenset({e.verb}) if forgets else earlier | {e.verb}
             certain = certain and (e.settled or e.void or not e.typed)
+
+    def _after(self, state: str, e: Exchange) -> str:
+        """The state that it leads to."""
+        return self.catalog.after(state, e.verb, e.code, self.outcome(e.code))
 
     def _find_problems(self) -> Iterator[Problem]:
         for e in self.exchanges:
@@ -236,7 +242,7 @@ class Reading(ABC):
         if e.line < self.greeting.line:
             return f"{e.verb} comes too early: the client has to wait for the greeting."
         # Who pipelines can't know yet that the command before is refused (RFC 2920).
-        excused = e.blind and self.outcome(e.code) in ("later", "refused")
+        excused = e.blind and (not e.settled or self.outcome(e.code) in ("later", "refused"))
         if e.certain and e.before not in command.states and not excused:
             allowed = ", ".join(command.states)
             return f"{e.verb} isn't allowed in the state {e.before}, only in: {allowed}."
@@ -296,7 +302,10 @@ class Reading(ABC):
     def content(self, i: int, e: Exchange) -> Note:
         """What a piece of message content means."""
         line = self.lines[i]
-        note = self.note("content", size=size(line.octets))
+        kind = "content-cut" if self._breaks_off(i, e) else "content"
+        if kind == "content" and e.verb in ("BDAT", "BDAT LAST"):
+            kind = "content-part"
+        note = self.note(kind, size=size(line.octets))
         notes = [note]
         # Only content that a dot ends is stuffed; counted content is not.
         dotted = e.verb in ("DATA", "RETR", "TOP")
@@ -309,6 +318,17 @@ class Reading(ABC):
             sentences(*(each.detail for each in notes)),
             each_once(source for each in notes for source in each.sources),
         )
+
+    def _breaks_off(self, i: int, e: Exchange) -> bool:
+        """Whether the connection ended before all of this content had come."""
+        if self._last.get(self.lines[i].who) != i:
+            return False
+        announced = self._announced(i, e)
+        return announced is None or self.lines[i].octets < announced
+
+    def _announced(self, i: int, e: Exchange) -> int | None:
+        """How many octets this content was to have; `None` where a dot ends it."""
+        return None
 
     def exposed(self, note: Note, line: Line) -> Note:
         """A note on a password, with what TLS, or its absence, means for it."""

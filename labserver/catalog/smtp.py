@@ -24,6 +24,7 @@ from labserver.transcript import Line, ProtocolName, Session
 _REPLY = re.compile(r"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _PARAMETER = re.compile(r" (SIZE|BODY|SMTPUTF8|AUTH|RET|ENVID|NOTIFY|ORCPT)(?=[= ]|$)", re.I)
+_CHUNK = re.compile(r"[0-9]{1,18}", re.ASCII)
 _OFFERS_LOGIN = re.compile(rb"250[- ]AUTH\b", re.I)
 _OUTCOMES: dict[str, Outcome] = {"2": "done", "3": "go on", "4": "later", "5": "refused"}
 _CHALLENGES = {
@@ -159,6 +160,10 @@ class SmtpReading(Reading):
             return self.exposed(self.note("credentials-password"), line)
         return self.note("credentials")
 
+    def _announced(self, i: int, e: Exchange) -> int | None:
+        octets = _CHUNK.match(e.text)
+        return int(octets[0]) if octets and e.verb in ("BDAT", "BDAT LAST") else None
+
     # -- the server's lines
 
     def _said_by_server(self, i: int, e: Exchange) -> Meaning:
@@ -209,7 +214,7 @@ class SmtpReading(Reading):
         elif e.verb == "EHLO" and code == "250":
             note = self._extensions(i, e)
             title, detail = note.title, note.detail
-        elif e.verb == "RCPT" and code[0] in "45" and title and not self._accepted[e.line]:
+        elif e.verb == "RCPT" and self._is_refused_alone(e, code) and title:
             title = self.note("rcpt-refused-first").title
         if not title:
             title, detail = (reply.title, reply.meaning) if reply else (digit.title, "")
@@ -224,6 +229,11 @@ class SmtpReading(Reading):
         anchor = reply.anchor if reply else ""
         sources = each_once((*sources, *(reply.sources[:1] if reply else ())))
         return Meaning(title, detail, "", "", self.otherwise(e, code), sources, anchor)
+
+    def _is_refused_alone(self, e: Exchange, code: str) -> bool:
+        """Whether a recipient is refused while there is no other, rather than the command."""
+        about_it = code[0] in "45" and code not in ("421", "503", "530")
+        return about_it and e.before in ("Mail", "Recipients") and not self._accepted[e.line]
 
     def _extensions(self, i: int, e: Exchange) -> Note:
         """What the whole answer to EHLO says, said at its first line."""

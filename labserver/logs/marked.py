@@ -173,6 +173,8 @@ def _imaplib(rows: Sequence[str]) -> Iterator[Event]:
         elif literal := _IMAPLIB_LITERAL.match(row):
             side: Side = "S" if literal["what"] == "read" else "C"
             yield Omitted(n, side, int(literal["octets"]))
+            if side == "C":
+                yield Said(n, "C", b"\r\n")  # sent as well, and not shown, either
             yield Aside(n, "content that imaplib doesn't show")
         else:
             if _IMAPLIB_BEGINS.match(row):

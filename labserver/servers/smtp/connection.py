@@ -76,6 +76,8 @@ _ENHANCED = {
     "554": "5.0.0",
     "555": "5.5.4",
 }
+_WRONG_ADDRESS = {"MAIL": "5.1.7", "RCPT": "5.1.3"}
+"""The sender's address, or the recipient's (RFC 3463 section 3.2)."""
 _OWN_CODE = re.compile(r"\d{3}[ -]\d\.\d{1,3}\.\d{1,3} ")
 
 
@@ -558,12 +560,12 @@ class SmtpConnection(SMTP):
             raise RefusedError(f"501 Syntax: {verb} {keyword} <address>{more}")
         path = read_path(rest)
         if path is None:
-            raise RefusedError("553 5.1.3 Error: malformed address")
+            raise RefusedError(f"553 {_WRONG_ADDRESS[verb]} Error: malformed address")
         if path.parameters and not extended:
             raise RefusedError(f"501 Syntax: {verb} {keyword} <address>")
         why = too_long(path.address)
         if why:
-            raise RefusedError(f"501 {'5.1.7' if verb == 'MAIL' else '5.1.3'} {why}")
+            raise RefusedError(f"501 {_WRONG_ADDRESS[verb]} {why}")
         return path
 
     @syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
