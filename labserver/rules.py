@@ -86,6 +86,9 @@ class Occasion:
     """`None` where no mail is under way."""
     recipients: int = 0
     """How many the mail under way has."""
+    text: str = ""
+    """In SMTP what stands behind the command, but for AUTH; at the end of data how the message
+    begins."""
 
 
 class Sent(NamedTuple):
@@ -103,7 +106,9 @@ class Action:
     reply: str = ""
     """What is said, without the last CRLF (and in IMAP without the tag)."""
     delay: float = 0.0
-    """Seconds."""
+    """Seconds before the command is obeyed."""
+    stall: float = 0.0
+    """Seconds before its content is read."""
     pace: float = 0.0
     """Octets of content in a second; 0 for no throttle."""
     disconnect: Literal["", "before", "inside", "after"] = ""
@@ -211,12 +216,15 @@ class Memory:
 _CONTENT = ("DATA", "BDAT", "BDAT LAST", "RETR", "TOP", "LIST", "UIDL", "APPEND", "FETCH")
 _CONTENT_COMMANDS = (*_CONTENT, "UID FETCH")
 """Commands with content that can be slow, or broken off in the middle."""
+_READ_COMMANDS = ("DATA", "BDAT", "BDAT LAST", "APPEND")
+"""Of them those whose content the client sends."""
 _NEVER_ASKED = ("DONE", "X<atom>")
 """Of the catalog's commands: the end of IDLE, and what stands for names that nobody knows."""
 _REPLY_OCTETS = 510
 """A line of a reply without its CRLF (RFC 5321 section 4.5.3.1.5; RFC 2449 section 4)."""
 _SMTP_REPLY = re.compile(
-    r"(?P<code>[2-5][0-5][0-9])(?P<more> (?P<class>\d)\.\d{1,3}\.\d{1,3})?(?: .*)?"
+    # A refusal's second digit may be one that RFC 5321 section 4.2.1 doesn't have.
+    r"(?P<code>[23][0-5][0-9]|[45][0-9][0-9])(?P<more> (?P<class>\d)\.\d{1,3}\.\d{1,3})?(?: .*)?"
 )
 _POP3_REPLY = re.compile(r"(?:\+OK|-ERR)(?: .*)?")
 _IMAP_REPLY = re.compile(r"(?:OK|NO|BAD|(?:\* )?BYE) .+")
@@ -252,7 +260,8 @@ class _AtCommand(Rule):
     the reverse-path of the mail under way; an empty one is for nobody, the null reverse-path.
     `after` so many occasions it begins to hold, with `chance` (0 to 1) each time, until it has
     applied `times` times (`None`: for good). `protocol` is `SMTP`, `POP3` or `IMAP` where more
-    than one has that command. Raises `ValueError`.
+    than one has that command. `saying` is a pattern like `only`, in SMTP, for what stands behind
+    the command, and at `end of data` for the message's first 64 KiB. Raises `ValueError`.
     """
 
     _: KW_ONLY
@@ -261,6 +270,7 @@ class _AtCommand(Rule):
     after: int = 0
     chance: float = 1.0
     protocol: ProtocolName | None = None
+    saying: str = "*"
 
     def _check(self, at: object) -> str:
         """The catalog's name for `at`. Raises `ValueError` for what makes no sense."""
@@ -271,6 +281,14 @@ class _AtCommand(Rule):
         _expect_number("chance", self.chance, most=1.0)
         if self.protocol not in (None, *PROTOCOLS):
             raise ValueError(f"{self.protocol!r} is no protocol; {', '.join(PROTOCOLS)} are.")
+        if not isinstance(self.saying, str):
+            raise ValueError(
+                f"A rule's saying is a pattern such as '*hello*', not {self.saying!r}."
+            )
+        if self.saying != "*":
+            if self.protocol not in (None, "SMTP") or at == "AUTH":
+                raise ValueError("What is said can be looked at in SMTP only, and not at AUTH.")
+            object.__setattr__(self, "protocol", "SMTP")
         return _command_name(at, self.protocol)
 
     def _holds(self, at: str, occasion: Occasion, memory: Memory) -> bool:
@@ -279,7 +297,7 @@ class _AtCommand(Rule):
             return False
         if self.protocol not in (None, occasion.protocol):
             return False
-        if not _is_about(self.only, occasion.address):
+        if not _is_about(self.only, occasion.address) or not _is_about(self.saying, occasion.text):
             return False
         memory.met += 1
         if memory.met <= self.after or memory.applied == self.times:
@@ -329,7 +347,10 @@ class Reply(_AtCommand):
 class Delay(_AtCommand):
     """Waits before the command `at` is obeyed or refused: `Delay("RCPT", 5)`.
 
-    `seconds` is how long; with `most` a random time between both. Several delays add up.
+    `seconds` is how long; with `most` a random time between both. After it there is each time the
+    chance `again` that it waits as long once more. `when` is "before" the command is obeyed, or
+    "inside": after the client has been told to go on, but before its content is read (at DATA,
+    BDAT, BDAT LAST and APPEND). Several delays add up.
     """
 
     decides: ClassVar[bool] = False
@@ -337,19 +358,33 @@ class Delay(_AtCommand):
     at: str
     seconds: float
     most: float | None = None
+    _: KW_ONLY
+    again: float = 0.0
+    when: Literal["before", "inside"] = "before"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", self._check(self.at))
+        if self.when not in ("before", "inside"):
+            raise ValueError(f"A server waits before or inside, not {self.when!r}.")
+        if self.when == "inside" and self.at not in ("*", *_READ_COMMANDS):
+            raise ValueError(f"{self.at} brings no content; {', '.join(_READ_COMMANDS)} do.")
+        _expect_number("again", self.again, most=0.99)
         _expect_number("seconds", self.seconds)
         if self.most is not None:
             _expect_number("most", self.most, least=self.seconds)
 
     def act(self, occasion: Occasion, memory: Memory, now: float) -> Action | None:
+        if self.when == "inside" and occasion.command not in _READ_COMMANDS:
+            return None
         if not self._holds(self.at, occasion, memory):
             return None
-        if self.most is None:
-            return Action(delay=self.seconds)
-        return Action(delay=memory.random.uniform(self.seconds, self.most))
+        seconds = self._draw(memory.random)
+        while self.again and memory.random.random() < self.again:
+            seconds += self._draw(memory.random)
+        return Action(stall=seconds) if self.when == "inside" else Action(delay=seconds)
+
+    def _draw(self, random: Random) -> float:
+        return self.seconds if self.most is None else random.uniform(self.seconds, self.most)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -59,7 +59,7 @@ class Rulebook:
         asked. Delays add up, wherever they stand; of throttles the slowest counts.
         """
         now = asyncio.get_running_loop().time()
-        decided, delay, pace = Action(), 0.0, 0.0
+        decided, delay, stall, pace = Action(), 0.0, 0.0, 0.0
         counting: list[tuple[Memory, Sent]] = []
         for rule, memory in self.written:
             if rule.decides and (decided.reply or decided.disconnect):
@@ -68,6 +68,7 @@ class Rulebook:
             if action is None:
                 continue
             delay += action.delay
+            stall += action.stall
             pace = min(pace or action.pace, action.pace or pace)
             if action.sent is not None:
                 counting.append((memory, action.sent))
@@ -77,7 +78,7 @@ class Rulebook:
             counting.clear()
         for memory, sent in counting:
             memory.note(sent)
-        whole = replace(decided, delay=delay, pace=pace, counting=tuple(counting))
+        whole = replace(decided, delay=delay, stall=stall, pace=pace, counting=tuple(counting))
         return whole if whole != Action() else None
 
 

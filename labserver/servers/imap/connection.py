@@ -499,6 +499,8 @@ class Connection(IMAPConnection):
     async def _literal(self, octets: int) -> bytes:
         """The octets of a literal, as far and as fast as the rules let them."""
         action = self._appending
+        if action is not None and action.stall and not self._passed:
+            await self.pause(action.stall)
         if action is None or not (action.pace or action.disconnect == "inside"):
             return await self._within(self.reader.readexactly(octets))
         literal = bytearray()

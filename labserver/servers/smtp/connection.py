@@ -41,6 +41,8 @@ _TEXT_LINE_OCTETS = 998
 """Of a line of content without its CRLF (RFC 5321 section 4.5.3.1.6)."""
 _READ_OCTETS = 64 * 1024
 """How much is read ahead, and how much of a message is taken at a time."""
+_TOLD_OCTETS = 64 * 1024
+"""Of a message that the rules look at."""
 _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING")
 """Those that aiosmtpd doesn't offer."""
 _UNKNOWN_COMMANDS = 5
@@ -357,11 +359,15 @@ class SmtpConnection(SMTP):
                 self._nameless = mechanism.upper()
                 return  # whose login it is will be told
             address = _who(mechanism.upper(), initial.encode("utf-8", "surrogateescape"))
-        self._ask(verb, address)
+        self._ask(verb, address, text="" if verb == "AUTH" else argument.strip())
         await self._carry_out()
 
     def _ask(
-        self, command: str, address: str | None = None, mail: Transaction | None = None
+        self,
+        command: str,
+        address: str | None = None,
+        mail: Transaction | None = None,
+        text: str = "",
     ) -> None:
         """Ask what the rules want at this command, about that address or whoever sends."""
         mail = mail or self.envelope
@@ -375,6 +381,7 @@ class SmtpConnection(SMTP):
             logged_in=bool(account),
             reverse_path=mail.reverse_path if mail.begun else None,
             recipients=len(mail.recipients),
+            text=text,
         )
         self._action = self._server.rulebook.ask(occasion)
 
@@ -403,12 +410,19 @@ class SmtpConnection(SMTP):
             self._writer.write(self._action.reply.encode() + b"\r\n")
         raise ConnectionAbortedError("A rule ended the connection.")
 
-    async def _passed(self, octets: int, piece: int = 0) -> None:
+    async def _begin_content(self) -> None:
+        """The content comes now, unless the rules want something else."""
+        if self._action is not None:
+            if self._action.stall:
+                await self._pause(self._action.stall)
+            await self._passed(0, 0)
+
+    async def _passed(self, octets: int, piece: int) -> None:
         """So much of the content has passed, the last piece of it just now."""
         action = self._action
         if action is None:
             return
-        if piece and action.pace:
+        if action.pace:
             await self._pause(piece / action.pace)
         if action.disconnect == "inside" and octets >= action.octets:
             self._hang_up()
@@ -621,7 +635,8 @@ class SmtpConnection(SMTP):
         content = await self._dotted_content()
         transaction, self.envelope = self.envelope, Transaction()
         if self._server.rulebook.written or self._action is not None:
-            self._ask("end of data", mail=transaction)
+            begins = (content or b"")[:_TOLD_OCTETS].decode("utf-8", "replace")
+            self._ask("end of data", mail=transaction, text=begins)
             await self._carry_out()
         await self.push(await self._taken(transaction, content))
 
@@ -636,7 +651,7 @@ class SmtpConnection(SMTP):
         content = _Content(most + most // 3 + 3)
         tail = b"\r\n"
         until = b".\r\n" if self._action is None else b"\n"
-        await self._passed(0)
+        await self._begin_content()
         while True:
             try:
                 piece = await self._reader.readuntil(until)
@@ -691,7 +706,7 @@ class SmtpConnection(SMTP):
 
     async def _read_chunk(self, content: _Content, octets: int) -> None:
         left = octets
-        await self._passed(0)
+        await self._begin_content()
         while left:
             piece = await self._reader.read(min(left, _READ_OCTETS))
             if not piece:
