@@ -18,8 +18,9 @@ import random
 import shutil
 import smtplib
 import subprocess
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -344,6 +345,118 @@ def test_a_log_of_several_connections_gives_several_sessions() -> None:
         once, twice = read_log(sample(name)), read_log(sample(name) * 2)
         assert [codes(s) for s in twice.sessions] == [codes(only(once))] * 2
         assert [session.number for session in twice.sessions] == [1, 2]
+
+
+# -- pasted through something that changed it
+
+CHANGED: dict[str, Callable[[list[str]], list[str]]] = {
+    "Windows line ends": lambda rows: [row.rstrip("\r") + "\r" for row in rows],
+    "a quotation": lambda rows: [f"> {row}" for row in rows],
+    "a quotation of a quotation": lambda rows: [f">> {row}" for row in rows],
+    "line numbers": lambda rows: [f"{n:5}  {row}" for n, row in enumerate(rows, 1)],
+    "grep -n": lambda rows: [f"{n}:{row}" for n, row in enumerate(rows, 7)],
+    "lines broken at a blank": lambda rows: [
+        part for row in rows for part in textwrap.wrap(row, 76, break_long_words=False) or [""]
+    ],
+    "lines broken anywhere": lambda rows: [
+        row[at : at + 76] for row in rows for at in range(0, max(1, len(row)), 76)
+    ],
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_log_that_went_through_a_letter_or_an_editor_is_read(change: str) -> None:
+    windows = ("openssl", "telnet", "gmail", "postfix-dialogue.log")  # where nothing marks a line
+    for path in sorted(SAMPLES.iterdir()):
+        rows = sample(path.name).removesuffix("\n").split("\n")
+        log, plain = read_log("\n".join(CHANGED[change](rows))), read_log(sample(path.name))
+        shown = str(log) + "".join(run.text for run in log.unread)
+        for secret in SECRETS:
+            assert secret not in shown, (path.name, secret)
+        if "broken" not in change or not path.name.startswith(windows):
+            assert log.kind == plain.kind
+            assert list(map(codes, log.sessions)) == list(map(codes, plain.sessions)), path.name
+
+
+def test_a_password_that_a_mail_program_has_broken_stays_hidden() -> None:
+    """Where too little is known of the lines around it to make them whole again."""
+    text = "S: 220 x\nC: QUIT\nS: 221 x\n" + "filler\n" * 9 + "{}\n" + "filler\n" * 9
+    for broken in (
+        "it said AUTH PLAIN\nAGFuYUBsYWIuZXhhbXBsZQBhbmEtbGFiLXBhc3N3b3Jk",
+        f"{'.' * 50} AUTH PLAIN AGFuYUBsYWIuZ\nXhhbXBsZQBhbmEtbGFiLXBhc3N3b3Jk",
+        f"{'.' * 50} AGFuYUBsYWIuZXhhbXBsZQBhbmEt\nbGFiLXBhc3N3b3Jk and more",
+        "it was AGFuYUBsYWIuZXhhbXBsZQBhbmEtbGFiLXBhc3N3b3Jk, I think",
+        "<   0000: 41 55 54 48  20 50    AUTH.PLAIN.AGFuYUBsYWIuZ\nAGFuYUBsYWIuZXhhbXBsZ",
+        "reply: retcode (334); Msg: b'UGFzc3dvcmQ6'\nsend: 'YW5hLWxhYi1wYXNzd29yZA==\\r\\n'",
+    ):
+        shown = "".join(run.text for run in read_log(text.format(broken)).unread)
+        assert "filler" in shown
+        for secret in (*SECRETS, "bGFiLXBh", "AGFuYUBs", "ZXhhbXBsZQB", "XBhc3N3b3Jk", "YW5hLWxh"):
+            assert secret not in shown, broken
+
+
+# -- windows and logs of their own kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("curl-trace-ascii.txt", "curl --trace"),
+        ("curl-trace.txt", "curl --trace"),
+        ("curl-trace-time.txt", "curl -v"),
+    ],
+)
+def test_curls_traces_are_the_session_too(name: str, kind: str) -> None:
+    log = read_log(sample(name))
+    assert (log.kind, only(log).listener) == (kind, "submissions")
+    sent = "220 EHLO 250 AUTH 334 235 MAIL 250 RCPT 250 DATA 354 250"
+    assert codes(only(log)) == sent
+    content = [line for line in only(log).lines if line.kind == "content"]
+    if kind == "curl --trace":
+        assert [line.data for line in content] == [b"Subject: hi\r\n\r\n..dot\r\nhello\r\n"]
+    assert all(line.tls for line in only(log).lines)
+
+
+def test_swaks_without_hints_is_a_window_and_its_own_words_are_no_commands() -> None:
+    log = read_log(
+        "=== Trying mx.example:25...\n=== Connected to mx.example.\n220 mx.example\nEHLO x\n"
+        "250 STARTTLS\nSTARTTLS\n220 go\n=== TLS started with cipher TLSv1.3:X:256\nEHLO x\n"
+        "250 mx.example\n*** Remote host closed connection unexpectedly.\n"
+    )
+    assert codes(only(log)) == "220 EHLO 250 STARTTLS 220 EHLO 250"
+    assert [line.tls for line in only(log).lines][-2:] == [True, True]
+    assert legal(only(log)) == ()
+
+
+def test_swaks_raw_octets_are_named_and_hidden() -> None:
+    log = read_log(
+        "<-  220 mx.example\n -> AUTH LOGIN\n  > 0000: 41 55 54 48 20 4C 4F   AUTH LO\n"
+        "<-  334 UGFzc3dvcmQ6\n -> YW5hLWxhYi1wYXNzd29yZA==\n"
+        "  > 0000: 59 57 35 68  4C 57 78 68    YW5hLWxh\n<-  235 in\n"
+    )
+    assert codes(only(log)) == "220 AUTH 334 235"
+    assert set(why(log)) == {"the octets of a line beside it"}
+    assert "YW5hLWxh" not in str(log)
+    assert "59 57" not in str(log)
+
+
+def test_a_log_of_the_client_alone_holds_the_message_as_one() -> None:
+    log = read_log(" -> EHLO x\n -> MAIL FROM:<>\n -> RCPT TO:<a@b>\n -> DATA\n -> Hi: x\n -> .\n")
+    assert codes(only(log)) == "220 EHLO MAIL RCPT DATA 250 250 250 354"
+    assert legal(only(log)) == ()
+
+
+def test_literals_typed_into_a_window_are_told_from_the_answers() -> None:
+    session = only(
+        read_log(
+            "* OK hi\na1 LOGIN {15}\n+ go\nana@lab.example {16}\n+ go\nana-lab-password\na1 OK in\n"
+            "a2 APPEND x {5}\na2 NO no\na3 APPEND INBOX {5+}\nhello\na3 OK done\na4 IDLE\n+ go\n"
+            "DONE\na4 OK done\n"
+        )
+    )
+    assert [line.who for line in session.lines if line.data != b"\r\n"] == list("SCSCCSCSCSCCSCSCS")
+    assert legal(session) == ()
+    assert "ana-lab" not in str(session)
 
 
 # -- Postfix

@@ -110,6 +110,11 @@ class SmtpReading(Reading):
         match = _REPLY.fullmatch(text)
         return (match[1], match[2] != "-", match[3] or "") if match else ("", True, text)
 
+    def _trouble_asking(self, e: Exchange) -> str:
+        # Who has heard 421 may still say QUIT.
+        polite = e.verb == "QUIT" and "QUIT" not in e.earlier and e.line > self.greeting.line
+        return "" if polite and e.before == "Closed" else super()._trouble_asking(e)
+
     # -- the client's lines
 
     def _situation(self, i: int, e: Exchange) -> Note | None:

@@ -116,6 +116,18 @@ _FORMS = (
 _TELLTALES = re.compile(
     "|".join(f"(?P<f{number}>{form.telltale.pattern})" for number, form in enumerate(_FORMS))
 )
+_QUOTED = re.compile(r"[>|] ?")
+_NUMBERED = re.compile(r"\s{0,8}(\d{1,6})(?:[:.)|\t]|(?= )|\s*$)")
+_BEGINS = re.compile(
+    r"\s{0,4}(?:[A-Z][a-z]{2} +\d{1,2} \d\d:|(?:\d{4}-)?\d\d-\d\d[ T]\d\d:|"
+    r"\d\d:\d\d[:.]\d\d|[CS]: )|"
+    r" ?(?:\*\*)?[-~*]> |<[-~*][ *] |(?:===|\*\*\*) |(?:send|reply|connect): |\*(?:cmd|put|get)\* "
+)
+"""How each line of a log begins that marks all its lines."""
+_LOGIN_BROKEN = re.compile(r"\bAUTH(?:ENTICATE)? .*[A-Za-z0-9+/]{8}$", re.I)
+_SPOKEN = re.compile(r"[2-5][0-9][0-9][ -]|[*+] |\+OK|-ERR")
+_BROKEN_AT, _BROKEN_FROM = 80, 70
+"""Characters of a line at which mail programs break it, at most and at least."""
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PASSWORDS = re.compile(
     # on a command line, in a URL, in a file of settings
@@ -126,7 +138,15 @@ _PASSWORDS = re.compile(
     r"(\b(?:AUTH|AUTHENTICATE) +[A-Z0-9-]{1,40} +)\S.*|(\b(?:PASS|APOP +\S+|LOGIN +\S+) +)\S.*|"
     r"(^\W{0,20}(?:pass|\w{1,32} login +\S+) +)\S.*"
 )
-_CHALLENGE = re.compile(r".{0,200}?(?:\b334 |\+ *(?:\\r\\n)?['\"]?$)")
+_CHALLENGE = re.compile(
+    r".{0,200}?(?:\b334[ )]|\+ *(?:\\r\\n)?['\"]?$|\bAUTH(?:ENTICATE)? +[A-Z0-9-]{1,40} *$)"
+)
+"""Behind it, or behind a line that breaks off there, comes what is secret."""
+_DUMPED = re.compile(r"([ <>]{0,4}[0-9A-Fa-f]{4,8}: ).+")
+_TOKEN = re.compile(r"[A-Za-z0-9+/]{12,}={0,2}")
+_BROKEN_TOKEN = re.compile(r"(\W{0,8})[A-Za-z0-9+/]{4,}={0,2}")
+_WIDE = 60
+"""A line at least as long may have been broken by a mail program."""
 _LONG = 2000
 _ANSWER = re.compile(r"(.{0,200}?)\b[A-Za-z0-9+/]{4,}={0,2}((?:\\r\\n)?['\"]?)$")
 _FEW = 50
@@ -137,11 +157,12 @@ _WORD = re.compile(r"[^\s'\"]+")
 def read_log(text: str) -> Log:
     """Read a mail dialogue that was recorded elsewhere.
 
-    It knows swaks, `curl -v`, the debug output of smtplib, poplib and imaplib, `openssl s_client`,
-    a telnet window, Postfix's log, Thunderbird's, a bounce (RFC 3464, or Gmail's words), and lines
-    marked `C:` and `S:`. What it recognises becomes sessions, which print and explain themselves
-    like the lab's own; all else stands in `unread`. A line that must have been said but that the
-    log doesn't hold says so of itself. Passwords are masked wherever they are recognised.
+    It knows swaks, `curl -v` and `curl --trace`, the debug output of smtplib, poplib and imaplib,
+    `openssl s_client`, a telnet window, Postfix's log, Thunderbird's, a bounce (RFC 3464, or
+    Gmail's words), and lines marked `C:` and `S:`. It may have been quoted by a letter, numbered,
+    or broken into short lines. What it recognises becomes sessions, which print and explain
+    themselves like the lab's own; all else stands in `unread`. A line that must have been said but
+    that the log doesn't hold says so of itself. Passwords are masked wherever they are recognised.
 
     Nothing is read but `text`, nothing is uploaded: there is no I/O here at all.
 
@@ -170,8 +191,50 @@ def _rows(text: str) -> list[str]:
     rows = text.removeprefix("\ufeff").split("\n")
     if rows and not rows[-1]:
         rows.pop()
+    rows = _unmarked(rows)
     margin = min((len(row) - len(row.lstrip(" ")) for row in rows if row.strip()), default=0)
-    return [row[margin:].rstrip("\r") for row in rows] if margin else [r.rstrip("\r") for r in rows]
+    return _unbroken([row[margin:].rstrip("\r") for row in rows])
+
+
+def _unmarked(rows: list[str]) -> list[str]:
+    """Without what a letter's quotation or an editor put before every line."""
+    while any(row.strip() for row in rows) and all(_QUOTED.match(row) for row in rows):
+        rows = [_QUOTED.sub("", row, count=1) for row in rows]
+    numbers = [_NUMBERED.match(row) for row in rows]
+    told = [int(number[1]) for number in numbers if number]
+    if 1 < len(told) == len(rows) and told == list(range(told[0], told[0] + len(told))):
+        return [_NUMBERED.sub("", row, count=1) for row in rows]
+    return rows
+
+
+def _unbroken(rows: list[str]) -> list[str]:
+    """With lines that a mail program has broken whole again; where their rest stood is nothing."""
+    if any(len(row) > _BROKEN_AT and " " in row.strip() for row in rows):
+        return rows
+    begins = [bool(_BEGINS.match(row)) for row in rows]
+    if sum(begins) < max(2, len(rows) / 3):
+        return rows
+    goes_on = [
+        n for n, row in enumerate(rows) if n and not begins[n] and _may_go_on(rows[n - 1], row)
+    ]
+    widths = {len(rows[n - 1]) for n in goes_on}
+    # Broken anywhere, or at a blank, which is gone.
+    blank = len(widths) > 1 or len(goes_on) == 1 or max(map(len, rows)) not in widths
+    whole: list[list[str]] = [[row] for row in rows]
+    first, last = 0, -1
+    for n in goes_on:
+        first, last = first if n == last + 1 else n - 1, n
+        within_word = not blank or _LOGIN_BROKEN.search(rows[n - 1])
+        whole[first].append(rows[n] if within_word else f" {rows[n].lstrip(' ')}")
+        whole[n] = []
+    return ["".join(parts) for parts in whole]
+
+
+def _may_go_on(before: str, row: str) -> bool:
+    """Whether a line may have been broken because its next word didn't fit."""
+    word = row.split(maxsplit=1)[:1]
+    fits = not word or len(before) + 1 + len(word[0]) <= _BROKEN_FROM
+    return not fits and bool(before) and not _SPOKEN.match(row)
 
 
 def _likely(rows: Sequence[str]) -> list[_Form]:
@@ -217,9 +280,23 @@ def _unread(
 def _answer_hidden(rows: Sequence[str], number: int) -> str:
     """A line; without the credentials in it, if a server's challenge stands before it."""
     row = rows[number - 1]
-    if number > 1 and _CHALLENGE.match(rows[number - 2]):
-        return _ANSWER.sub(rf"\1{MASK}\2", row) if len(row) < _LONG else MASK
-    return row
+    before = rows[number - 2] if number > 1 else ""
+    if _CHALLENGE.match(before):
+        row = _ANSWER.sub(rf"\1{MASK}\2", row) if len(row) < _LONG else MASK
+    broken = _TOKEN.search(before[-_WIDE:]) if len(before) >= _WIDE else None
+    login = broken and broken.end() == _WIDE and _is_login(broken[0])
+    if login or (len(before) >= _WIDE and _LOGIN_BROKEN.search(before)):
+        row = _BROKEN_TOKEN.sub(rf"\1{MASK}", row, count=1)
+    if _DUMPED.match(before) and " " not in row.strip():
+        return MASK
+    return _DUMPED.sub(rf"\1{MASK}", row)
+
+
+def _is_login(token: str) -> bool:
+    """Whether it is base64 of a name and a password as PLAIN has them, or begins so."""
+    word = token.rstrip("=")[:_LONG]
+    octets = b64decode(word[: len(word) // 4 * 4] + "==")
+    return octets.count(b"\0") >= 2 or (octets.startswith(b"\0") and octets[1:].isascii())
 
 
 def _hider(sessions: Sequence[Session]) -> Callable[[str], str]:
@@ -229,6 +306,7 @@ def _hider(sessions: Sequence[Session]) -> Callable[[str], str]:
 
     def hide(row: str) -> str:
         row = _PASSWORDS.sub(lambda match: "".join(filter(None, match.groups())) + MASK, row)
+        row = _TOKEN.sub(lambda token: MASK if _is_login(token[0]) else token[0], row)
         for secret in few:
             row = row.replace(secret, MASK)
         if few or not secrets:

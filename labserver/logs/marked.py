@@ -37,6 +37,7 @@ _SWAKS_SERVER = re.compile(r"<([-~*][ *])(?: (.*)|$)")
 _SWAKS_TRYING = re.compile(r"=== (?:Trying (?P<host>.*?):(?P<port>\d{1,5})\.\.\.|Connected to )")
 _SWAKS_TLS = re.compile(r"=== TLS started with cipher (TLSv1(?:\.\d)?)")
 _SWAKS_SAYS = re.compile(r"(?:===|\*\*\*) ")
+_SWAKS_DUMP = re.compile(r"(?:<  |  >) \d{4}: [0-9A-F]{2} ")
 
 
 def _swaks(rows: Sequence[str]) -> Iterator[Event]:
@@ -50,11 +51,13 @@ def _swaks(rows: Sequence[str]) -> Iterator[Event]:
                 yield Begins(n, int(trying["port"] or 0))
             elif tls := _SWAKS_TLS.match(row):
                 yield Encrypted(n, tls[1])
-            yield Aside(n, "what swaks says itself" if _SWAKS_SAYS.match(row) else "not of swaks")
+            says = "what swaks says itself" if _SWAKS_SAYS.match(row) else "not of swaks"
+            yield Aside(n, "the octets of a line beside it" if _SWAKS_DUMP.match(row) else says)
 
 
 # -- curl -v
 
+_CURL_TIME = re.compile(r"\d\d:\d\d:\d\d\.\d{6} ")
 _CURL_SAID = re.compile(r"([<>])(?: (.*)|$)")
 _CURL_BEGINS = re.compile(
     r"\* +(?:Trying \S+?:(?P<port>\d{1,5})\.\.\.|(?:Connected|Established connection) to )"
@@ -71,8 +74,11 @@ def _curl(rows: Sequence[str]) -> Iterator[Event]:
         row = raw.rpartition("\r")[2] if "\r" in raw else raw
         if "--:--:--" in row:
             row = row[row.rfind("--:--:--") :].lstrip("-: 0123456789kMG")
+        clock = _CURL_TIME.match(row)
+        row = row[clock.end() :] if clock else row
         if said := _CURL_SAID.match(row):
-            yield Said(n, "C" if said[1] == ">" else "S", _octets(said[2] or ""))
+            who: Side = "C" if said[1] == ">" else "S"
+            yield Said(n, who, _octets(said[2] or ""), at=_seconds(clock[0] if clock else None))
         elif row.startswith("*"):
             if begins := _CURL_BEGINS.match(row):
                 yield Begins(n, int(begins["port"] or 0))
@@ -87,6 +93,69 @@ def _curl(rows: Sequence[str]) -> Iterator[Event]:
             yield Aside(n, "what curl says itself")
         else:
             yield Aside(n, "not of curl's dialogue: what it read and wrote out, most likely")
+
+
+# -- curl --trace-ascii, curl --trace
+
+_TRACE = re.compile(
+    r"(?:\d\d:\d\d:\d\d\.\d{6} )?(?:(?P<way><=|=>) (?:Recv|Send) (?P<kind>header|data|SSL data), "
+    r"(?P<octets>\d{1,9}) bytes|== Info: (?P<info>.*))"
+)
+_TRACE_ROW = re.compile(r"(?P<at>[0-9a-f]{4,8}): (?P<text>.*)")
+_TRACE_HEX = re.compile(r"((?:[0-9a-f]{2} ){1,16}) *(.{1,16})?")
+
+
+def _curl_trace(rows: Sequence[str]) -> Iterator[Event]:
+    block: _Block | None = None
+    begun: dict[Side, bytes] = {"C": b"", "S": b""}
+    for n, row in enumerate((*rows, ""), 1):
+        head, part = _TRACE.match(row), _TRACE_ROW.match(row)
+        if block and not (part and not head):
+            data = begun[block.who] + block.data()
+            # A block may end in the middle of a line.
+            begun[block.who] = b"" if data.endswith(b"\n") else data
+            if data.endswith(b"\n"):
+                yield Said(block.row, block.who, data)
+            block = None
+        if head and head["way"] and head["kind"] != "SSL data":
+            block = _Block(n, "S" if head["way"] == "<=" else "C", int(head["octets"]), [])
+        elif part and block and not head:
+            block.parts.append((int(part["at"], 16), part["text"]))
+        elif head or part:
+            info = f"* {head['info']}" if head and head["info"] else ""
+            if begins := _CURL_BEGINS.match(info):
+                yield Begins(n, int(begins["port"] or 0))
+            elif tls := _CURL_TLS.match(info):
+                yield Encrypted(n, tls[1])
+            yield Aside(n, "what curl says of TLS, and itself")
+        elif n <= len(rows):
+            yield Aside(n, "not of curl's trace" if row else "")
+
+
+class _Block(NamedTuple):
+    """Octets that curl's trace shows together."""
+
+    row: int
+    who: Side
+    octets: int
+    parts: list[tuple[int, str]]
+    """Each row's offset, and what it shows."""
+
+    def data(self) -> bytes:
+        """The octets: from their numbers, or from their text, which a CRLF isn't in."""
+        if self.parts and all(_TRACE_HEX.fullmatch(text) for _, text in self.parts):
+            numbers = (_TRACE_HEX.fullmatch(text) for _, text in self.parts)
+            return b"".join(bytes.fromhex(each[1]) for each in numbers if each)
+        ends = [*(at for at, _ in self.parts[1:]), self.octets]
+        data = b""
+        for (at, text), end in zip(self.parts, ends, strict=False):
+            left = min(max(0, end - at - len(text)), _MOST_BLANKS)
+            # A window may have taken blanks off a row's end.
+            data += _octets(text) + b" " * (left - 2) + (b"\r\n" if left >= 2 else b"")
+        return data
+
+
+_MOST_BLANKS = 64
 
 
 # -- Python's smtplib, poplib, imaplib
@@ -281,7 +350,16 @@ def _sided(rows: Sequence[str]) -> Iterator[Event]:
 
 MARKS = (
     Mark("swaks", re.compile(r" ?(?:\*\*)?[-~*]> |<[-~*][ *] "), _swaks),
-    Mark("curl -v", re.compile(r"[<>] |[{}] \[\d+ bytes data\]"), _curl),
+    Mark(
+        "curl -v",
+        re.compile(r"(?:\d\d:\d\d:\d\d\.\d{6} )?(?:[<>] |[{}] \[\d+ bytes data\])"),
+        _curl,
+    ),
+    Mark(
+        "curl --trace",
+        re.compile(r"(?:\d\d:[\d:.]+ )?(?:<= Recv|=> Send) (?:SSL )?(?:header|data), "),
+        _curl_trace,
+    ),
     Mark("smtplib", re.compile(r"(?:\d\d:[\d:.]+ )?(?:send|reply): b?['\"]"), _smtplib),
     Mark("poplib", re.compile(r"\*(?:cmd|put|get)\* b?['\"]"), _poplib),
     Mark("imaplib", re.compile(r"\s*\d\d:\d\d\.\d\d [<>] "), _imaplib),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from labserver.dialogue import dialogue
-from labserver.transcript import VERBS, Line, ProtocolName, Session, Side
+from labserver.transcript import VERBS, Line, ProtocolName, Session, Side, readable
 
 ABSENT = "(not in this log)"
 """Stands in a line that was said, as what follows shows, but that the log doesn't hold."""
@@ -97,6 +97,7 @@ _GREETINGS: dict[ProtocolName, re.Pattern[bytes]] = {
     "POP3": re.compile(rb"\+OK|-ERR"),
     "IMAP": re.compile(rb"\* (?:OK|PREAUTH|BYE)\b", re.I),
 }
+_SUPPLIED_CODES = {"DATA": "354", "AUTH": "235", "STARTTLS": "220", "QUIT": "221"}
 _SUPPLIED: dict[ProtocolName, str] = {"SMTP": "220", "POP3": "+OK", "IMAP": "* OK"}
 _IMAP_VERBS = (
     "APPEND|AUTHENTICATE|CAPABILITY|CHECK|CLOSE|COPY|CREATE|DELETE|ENABLE|EXAMINE|EXPUNGE|FETCH|ID|"
@@ -160,6 +161,10 @@ class Talk:
         self._filled = filled
         """How many octets were omitted in the whole log, in its only element."""
         self._greeted = False
+        self._silent = protocol == "SMTP"
+        """The log holds nothing of the server's so far."""
+        self._unanswered: list[str] = []
+        """What was asked in it."""
         self._implicit = False
         self._verb = ""
         self._tag = b""
@@ -194,6 +199,13 @@ class Talk:
         if self._open not in (None, said.who):
             self.supplied.append((said.row, "the message isn't all in this log; its end is set"))
             self._feed(self._open or "C", b".\r\n", said.at, tls)
+        if said.who == "C" and self._silent and self._verb == "DATA" and self._open is None:
+            # A log of one side alone: the message can't have come without leave.
+            for verb in self._unanswered:
+                code = _SUPPLIED_CODES.get(verb, "250")
+                self._feed("S", f"{code} {ABSENT}\r\n".encode(), said.at, tls)
+            self._unanswered.clear()
+        self._silent = self._silent and said.who == "C"
         if self._chunk and said.who == "S":
             self.omit("C", self._chunk, said.at)
         data = said.data if said.data.endswith(b"\n") else said.data + b"\r\n"
@@ -233,6 +245,8 @@ class Talk:
             if self.protocol == "IMAP":
                 self._tag, *words = words or [b""]
             self._verb = words[0].decode("latin-1").upper() if words else ""
+            if self._silent:
+                self._unanswered.append(self._verb)
             chunk = _BDAT.match(line.data) if self.protocol == "SMTP" else None
             self._chunk = int(chunk[1]) if chunk else 0
         elif line.who == "S":
@@ -361,5 +375,5 @@ def _talks(connection: _Connection, filled: list[int], asides: list[Aside]) -> I
         elif isinstance(event, Omitted):
             talk.omit(event.who, event.octets)
         elif isinstance(event, Ends):
-            talk.ending = event.sentence
+            talk.ending = readable(event.sentence.encode("utf-8", "backslashreplace"))
     yield talk

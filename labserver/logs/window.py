@@ -13,19 +13,20 @@ from labserver.logs.talk import Aside, Begins, Encrypted, Event, Said, protocol_
 from labserver.transcript import ProtocolName, Side
 
 OPENSSL = re.compile(
-    r"CONNECTED\([0-9A-Fa-f]+\)|read R BLOCK|depth=\d|Verify return code|verify return:|"
-    r"SSL-Session:"
+    r"CONNECTED\([0-9A-Fa-f]+\)|CONNECTION ESTABLISHED|read R BLOCK|depth=\d|"
+    r"Verify return code|verify return:|SSL-Session:"
 )
 TELNET = re.compile(r"Trying \S+\.\.\.|Connected to |Escape character is ")
 
 _TELNET_SAYS = re.compile(
     r"(?:Trying \S+\.\.\.|Connected to |Escape character is |Connection closed by foreign host|"
-    r"Connection to \S+ closed|telnet> |\$ |# |.{0,60}\$ (?:telnet|openssl|nc|ncat) )"
+    r"Connection to \S+ closed|telnet> |=== |\*\*\* |\$ |# |.{0,60}\$ (?:telnet|openssl|nc|ncat) )"
 )
 _OPENSSL_SAYS = re.compile(
     r"RENEGOTIATING|KEYUPDATE|DONE$|closed$|read:errno|read R BLOCK|[0-9A-F]{8,}:error:|"
     r"(?:verify|depth)[ =]|CONNECTED\(|---$"
 )
+_SWAKS_TLS = re.compile(r"=== TLS started with cipher (TLSv1(?:\.\d)?)")
 _TLS_BLOCK = re.compile(r"Post-Handshake|SSL-Session:|Certificate chain|Server certificate")
 _TLS_VERSION = re.compile(r".{0,30}?(TLSv1(?:\.\d)?)\b")
 _REPLY = re.compile(r"[2-5][0-9][0-9](?:[ -]|$)")
@@ -65,6 +66,8 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
             yield Aside(n, "the end of the reply to the EHLO that openssl said itself")
             continue
         elif _TELNET_SAYS.match(row):
+            if swaks := _SWAKS_TLS.match(row):
+                yield Encrypted(n, swaks[1])
             yield Aside(n, "what the terminal says itself")
             continue
         elif not row:
@@ -150,11 +153,15 @@ class _Imap(_Speaker):
     def __call__(self, row: str) -> Side:
         if self.left > 0:
             self.left -= len(row.encode("utf-8", "backslashreplace")) + 2
-            self.in_content, self.rest = self.left > 0, True
-            return self.literal
-        who = self._who(row)
-        self.rest = False
-        literal = _LITERAL.search(row)
+            self.in_content, self.rest = self.left > 0, self.left == 0
+            # Where it ends within a row, the rest stands in that row, and another may follow.
+            literal = _LITERAL.search(row) if self.left < 0 else None
+            self.left = max(0, self.left)
+            who = self.literal
+        else:
+            who = self._who(row)
+            self.rest = False
+            literal = _LITERAL.search(row)
         if literal:
             self.left, self.literal = int(literal[1]), who
             self.in_content = who == "S" and self.left > 0
@@ -162,6 +169,8 @@ class _Imap(_Speaker):
         elif who == "S" and row.startswith("+") and self.left < 0:
             self.left = -self.left
             self.in_content = True
+        elif who == "S" and self.left < 0 and not row.startswith("*"):
+            self.left = 0  # refused
         return who
 
     def _who(self, row: str) -> Side:
