@@ -33,6 +33,8 @@ _WIDTH = 46
 _SHARED = 3
 """Lines before the parting that are shown."""
 _BODY_LINES = 6
+_LONGEST = 400
+"""Characters of a line that are shown."""
 _MOST_ROWS = 200
 
 
@@ -459,9 +461,12 @@ class _ImapEar(_Ear):
         return taken
 
     def _takes(self, line: Line) -> bool:
+        if line.kind == "credentials" and line.data.endswith(b"\r\n"):
+            return self._leave and self._verb == b"AUTHENTICATE" and not self._literal
         if line.kind in ("content", "credentials"):
-            login = line.kind == "credentials" and not self._literal
-            return self._leave if login else self._literal and (self._leave or self._unasked)
+            # A name or a password goes nowhere but into a LOGIN, where it is masked.
+            fits = line.kind == "content" or self._verb == b"LOGIN"
+            return fits and self._literal and (self._leave or self._unasked)
         if self._skips and not self._goes_on:
             return False
         if self._literal:
@@ -517,8 +522,8 @@ def _stable(session: Session) -> list[str]:
 
 
 def _short(row: str) -> str:
-    """A message as its first lines."""
-    rows = row.split("\n")
+    """A message as its first lines, a very long line as its beginning."""
+    rows = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}…" for one in row.split("\n")]
     more = [f"[{len(rows) - _BODY_LINES} more lines]"] if len(rows) > _BODY_LINES else []
     return "\n   ".join([*rows[:_BODY_LINES], *more])
 

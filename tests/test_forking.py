@@ -7,12 +7,16 @@ import contextlib
 import imaplib
 import poplib
 import smtplib
+import tempfile
+from collections.abc import Callable
 from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
 from dialogue import Client, play, said
 
 from labserver import Fork, Lab, Limits, Session, fork, read_log
+from labserver.catalog import explain
 from labserver.network.inline import InlineNetwork
 
 ANA, BEN = "ana@lab.example", "ben@lab.example"
@@ -388,6 +392,54 @@ def test_an_imported_session_can_be_forked() -> None:
     other = fork(session, index(session, "RCPT"), "RCPT TO:<nobody@lab.example>")
     assert codes(other.changed).endswith("RCPT 550 QUIT 221")
     assert other.changed.listener == "smtp"
+
+
+@pytest.mark.parametrize("converse", [pipelined, fetched_by_pop3s, idled_by_imap])
+def test_every_line_can_be_another(
+    converse: Callable[[Lab], Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = InlineNetwork()
+    with Lab(network=network) as lab:
+        session = converse(lab)
+    network.close()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spoken = [i for i, line in enumerate(session.lines) if line.who == "C"]
+    changes = ("DATA", "zz APPEND INBOX {5}", "*", "\0é{9+}")
+    for n, line in enumerate(spoken):
+        for text in (changes[n % 4], changes[(n + 1) % 4]):
+            other = fork(session, line, text, insert=text == "*")
+            assert str(other).startswith(f"{session.protocol} on {session.listener}")
+            assert all(row.isprintable() for row in str(other).split("\n"))
+            for secret in ("lab-password", "AGJlb", "LXBhc3N3b3Jk"):
+                assert secret not in str(other)
+            client = b"".join(one.data for one in other.changed.lines if one.who == "C")
+            assert text.encode() in client or not other.said
+            assert len(explain(other.changed)) == len(other.changed.lines)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_password_is_said_nowhere_but_where_it_is_masked(lab: Lab) -> None:
+    session = play(
+        lab,
+        "imaps",
+        r"""
+        S: * OK ...
+        C: a1 LOGIN {15}
+        S: + ...
+        C! ana@lab.example {16}\r\n
+        S: + ...
+        C: ana-lab-password
+        S: a1 OK ...
+        """,
+    )
+    for text in ("a1 RENAME {15}", "a1 LOGIN {3}", "a1 AUTHENTICATE PLAIN"):
+        assert "ana-lab" not in str(fork(session, 1, text))
+
+
+def test_a_line_of_any_length_is_shown_in_part(lab: Lab) -> None:
+    other = fork(left_early(lab), 1, "x" * 3000)
+    assert max(map(len, str(other).split("\n"))) < 110
+    assert len(str(other)) < 2000
 
 
 # -- how it is shown
