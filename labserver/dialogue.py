@@ -140,7 +140,7 @@ class Dialogue(ABC):
             if side.literal and not number:
                 kind = side.content_kind
             secret = (0, len(row)) if kind == "credentials" else self._secret_in(row)
-            octets = len(row) + (beyond if row is rows[-1] else 0)
+            octets = len(row) + (beyond if number == len(rows) - 1 else 0)
             lines.append(Line(first.at, side.who, row, first.tls, kind, octets, secret))
         return lines
 
