@@ -114,7 +114,7 @@ def by_chance(tests: Any, name: str, minutes: float) -> int:
         while time.monotonic() < end:
             try:
                 some()
-            except Exception:
+            except Exception:  # whatever it is, it is what was looked for
                 traceback.print_exc()
                 keep(name, tried)
                 return 1

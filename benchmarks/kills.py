@@ -85,7 +85,7 @@ def run(
     while True:
         if outcome.kills < kills and chance.random() < 0.1:
             with starting(folder, program) as server:
-                time.sleep(chance.uniform(0.0, 0.5))
+                time.sleep(chance.uniform(0.0, 0.5))  # the kill comes at any moment of the start
             outcome.kills += 1
         with starting(folder, program) as server:
             lab = told(server)
@@ -172,7 +172,7 @@ def use_and_kill(
     ]
     for thread in threads:
         thread.start()
-    time.sleep(chance.uniform(0.02, 0.6))
+    time.sleep(chance.uniform(0.02, 0.6))  # and here at any moment of the work
     killed.set()
     server.kill()
     for thread in threads:
@@ -273,7 +273,9 @@ def use_imap(lab: dict[str, Any], ledger: Ledger, chance: random.Random) -> None
             (found,) = ok(client.uid("SEARCH", "HEADER", "X-Id", f'"{name}"'))
             # The header is searched for a part of it.
             uid = next(u for u in found.decode().split() if header(client, u) == name)
-            flags = next(iter(ledger.places[CARA, name]))[1]  # type: ignore[index]
+            place = next(iter(ledger.places[CARA, name]))
+            assert place is not None
+            flags = place[1]
             step = chance.choice(["flag", "move", "expunge"])
             if step == "move":
                 with ledger.change([(CARA, name)], (there, flags)):
@@ -294,6 +296,7 @@ def use_pop3(lab: dict[str, Any], ledger: Ledger, chance: random.Random) -> None
             send(sender, ledger, chance, [DAN])
     client = poplib.POP3.__new__(poplib.POP3)
     try:
+        # Not its class called: where the constructor fails, its socket must be closed, too.
         client.__init__(*lab["pop3"], timeout=30)  # type: ignore[misc]
         client.user(DAN)
         client.pass_(PASSWORD)
@@ -330,6 +333,13 @@ def header(client: imaplib.IMAP4, uid: str) -> str:
     return id_in(data[0][1])
 
 
+def matched(pattern: bytes, octets: bytes) -> bytes:
+    """What the pattern's group is in there; it has to be."""
+    found = re.search(pattern, octets)
+    assert found is not None, octets
+    return found[1]
+
+
 def id_in(octets: bytes) -> str:
     found = re.search(rb"^X-Id: (\w+)\r?$", octets, re.MULTILINE)
     return found[1].decode() if found else ""
@@ -354,7 +364,7 @@ def mail_in(lab: dict[str, Any], ledger: Ledger, *, everything: bool) -> Found:
                 first = ledger.seen[account, mailbox] + 1 if gathers and not everything else 1
                 data = ok(client.uid("FETCH", f"{first}:*", "(UID FLAGS BODY.PEEK[])"))
                 for about, octets in (item for item in data if isinstance(item, tuple)):
-                    uid = int(re.search(rb"UID (\d+)", about)[1])  # type: ignore[index]
+                    uid = int(matched(rb"UID (\d+)", about))
                     if uid < first:
                         continue  # `n:*` names the last message, too
                     ledger.seen[account, mailbox] = max(uid, ledger.seen[account, mailbox])
@@ -362,7 +372,7 @@ def mail_in(lab: dict[str, Any], ledger: Ledger, *, everything: bool) -> Found:
                     begin = octets.find(b"X-Id:")
                     digest = hashlib.sha256(octets[begin:]).digest()
                     whole = ledger.digests.get(name) == digest
-                    words = re.search(rb"FLAGS \(([^)]*)\)", about)[1]  # type: ignore[index]
+                    words = matched(rb"FLAGS \(([^)]*)\)", about)
                     flags = frozenset(words.decode().split()) - {"\\Recent"}
                     found[account, name].append(((mailbox, flags), whole))
     return found

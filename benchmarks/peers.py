@@ -133,7 +133,7 @@ def wait_for(places: Mapping[str, Place], process: subprocess.Popen[str], folder
         try:
             greeting(silent[0])
         except OSError:
-            time.sleep(0.02)
+            time.sleep(0.02)  # a peer's own start tells nobody that it is done
         else:
             silent.pop(0)
     if silent:
@@ -163,7 +163,7 @@ def rest(server: Running) -> None:
     until = time.monotonic() + REST_SECONDS
     spent = cpu_seconds(server.process.pid)
     while time.monotonic() < until:
-        time.sleep(0.1)
+        time.sleep(0.1)  # what it still computes is measured between two looks
         before, spent = spent, cpu_seconds(server.process.pid)
         if before is not None and spent is not None and spent - before <= 0.01:
             return

@@ -64,6 +64,7 @@ def measure(folder: Path, workload: Workload, seconds: float) -> Profile:
         messages = load.enough(server.smtp, workload, seconds)
         load.send(server.smtp, workload, messages)
     stats = pstats.Stats(str(folder / "profile"))
+    # pstats has it, and its stubs don't.
     functions: dict[Function, Any] = stats.stats  # type: ignore[attr-defined]
     spent = group(functions)
     waiting = spent.pop(WAITING, 0.0)

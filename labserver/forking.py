@@ -19,12 +19,11 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from labserver.dialogue import dialogue
-from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
+from labserver.lab import ACCOUNTS, IMPLICIT_TLS, LISTENERS, Lab, LabError
 from labserver.logs import ABSENT, HIDDEN
 from labserver.network import Network
 from labserver.transcript import MASK, Line, ProtocolName, Session
 
-_IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
 _PATIENCE = 120.0
 """Seconds of virtual time that a client waits for an answer."""
 _LONGER_THAN_ANY_IDLE_TIME = 7200.0
@@ -245,7 +244,7 @@ def _play(lab: Lab, session: Session, turns: Sequence[_Turn]) -> tuple[Session, 
         if session.ending == "the server closed the connection":
             client.listen(_LONGER_THAN_ANY_IDLE_TIME, until_the_end=True)
         if not session.closed:
-            return lab.sessions[-1], unsaid
+            return lab.sessions[-1], unsaid  # before hanging up, as the recorded client hasn't
     return lab.sessions[-1], unsaid
 
 
@@ -267,7 +266,7 @@ class _Client:
         self._unsent = bytearray()
         """Said without waiting, so that it has to go together."""
         self._gone = False
-        self._tls = listener in _IMPLICIT_TLS
+        self._tls = listener in IMPLICIT_TLS
         self._sock: Any = lab.network.connect(lab.address(listener), timeout=_PATIENCE)
         if self._tls:
             self._start_tls()

@@ -46,6 +46,9 @@ ACCOUNTS: Mapping[str, str] = MappingProxyType(
 
 LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
 
+IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
+"""Of them those where TLS begins with the first octet (RFC 8314 section 3)."""
+
 _GOODBYES: Mapping[ProtocolName, str] = {
     "SMTP": "421 4.3.2 {} has {}, come back later\r\n",
     "POP3": "-ERR [SYS/TEMP] {} has {}, come back later\r\n",

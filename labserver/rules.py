@@ -611,5 +611,5 @@ def _expect_whole(name: str, value: object, least: int = 0, most: float = math.i
 
 
 def _expect_number(name: str, value: object, least: float = 0, most: float = 1e9) -> None:
-    if type(value) not in (int, float) or not least <= value <= most:  # type: ignore[operator]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"A rule's {name} is a number from {least:g} to {most:g}, not {value!r}.")

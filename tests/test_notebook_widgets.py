@@ -280,7 +280,7 @@ def test_the_lab_keeps_its_other_rules(lab: Lab) -> None:
     lab.rules = own = (Reply("VRFY", "550 5.7.1 No"),)
     for fault in FAULTS:
         switch(lab, fault, True)
-    assert lab.rules == own + tuple(fault.rule for fault in FAULTS)
+    assert lab.rules == tuple(fault.rule for fault in reversed(FAULTS)) + own
     for fault in FAULTS:
         switch(lab, fault, False)
     assert lab.rules == own
@@ -637,7 +637,7 @@ def test_switches_turn_rules_on_and_off(lab: Lab) -> None:
     for fault in FAULTS:
         form.switches[fault.name].value = True
         assert f"{fault.name}: on." in said(form)
-    assert lab.rules == tuple(fault.rule for fault in FAULTS)
+    assert lab.rules == tuple(fault.rule for fault in reversed(FAULTS))
     assert "Quota reached (on)" in str(form)
     assert all(box.value for box in faults(lab).switches.values())
     form.off_button.click()

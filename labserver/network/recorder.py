@@ -149,7 +149,7 @@ class Recorder:
         for heard in tuple(self._heard):
             try:
                 heard(self)
-            except Exception:
+            except Exception:  # who looks on must never disturb a mail session
                 log.exception("Who listens to the lab's sessions failed")
 
     def wire(self, who: Side, data: bytes) -> None:

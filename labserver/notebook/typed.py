@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from labserver.lab import Lab
+from labserver.lab import IMPLICIT_TLS, Lab
 from labserver.notebook.card import note
 from labserver.notebook.dialogue import dialogue
 from labserver.transcript import ProtocolName, Session
@@ -37,7 +37,6 @@ SPOKEN_ON: Mapping[ProtocolName, tuple[str, ...]] = MappingProxyType(
 SECONDS = 5.0
 """How long a reply is waited for, where nothing else is said."""
 
-_IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
 _LINE_RULE: Mapping[ProtocolName, str] = MappingProxyType(
     {"SMTP": "RFC 5321 §2.3.8", "POP3": "RFC 1939 §3", "IMAP": "RFC 3501 §2.2"}
 )
@@ -153,7 +152,7 @@ class _Conversation(ABC):
     def run(self, login: str, tls: bool, pipelined: bool) -> None:
         """Everything from the greeting to the last line."""
         try:
-            if self.listener in _IMPLICIT_TLS:
+            if self.listener in IMPLICIT_TLS:
                 self.handshake()
             if not self.welcome():
                 raise _Over("The server doesn't want to talk now.")

@@ -282,7 +282,7 @@ class Pop3Connection:
             return None
         try:
             return command.obey(self, *arguments)
-        except Exception as error:
+        except Exception as error:  # our mistake: the client is still owed an answer
             self.failed(error)
         return None
 
@@ -292,7 +292,7 @@ class Pop3Connection:
             await rest
         except _GoneError:
             raise
-        except Exception as error:
+        except Exception as error:  # our mistake: the client is still owed an answer
             self.failed(error)
 
     def failed(self, error: Exception) -> None:

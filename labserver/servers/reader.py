@@ -23,6 +23,7 @@ class Reader(asyncio.StreamReader):
         self._silent_until = 0.0
 
     def feed_data(self, data: Any) -> None:
+        # asyncio has no public way to ask whether all that came has been read.
         if self._taker is not None and not self._buffer:  # type: ignore[attr-defined]
             if data.find(b"\n") + 1 == len(data) and self._taker(data):
                 self._silent_until = self._time() + self._seconds

@@ -3,7 +3,6 @@
 - `server.py`: the HTTP server (aiohttp): who may ask, what a browser may do with the answer.
 - `sessions.py`: a session as a row of the list, and which rows a filter lets through.
 - `mail.py`: mailboxes, search, and a message taken apart.
-- `faults.py`: switches for what goes wrong on purpose.
 - `page.html`, `page.css`, `page.js`: the page. It shows what it is given and knows no protocol.
 
 What is asked for, all by GET unless it says POST. An error is `{"error": "one sentence"}`.

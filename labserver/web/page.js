@@ -635,8 +635,8 @@ finder.addEventListener("input", settled(200, async () => {
 
 function tellFaults({ switches, rules }) {
   const focused = document.activeElement?.id;
-  $("#switches").replaceChildren(...switches.map(({ name, title, rule, on }) => {
-    const box = el("input", { type: "checkbox", role: "switch", id: `fault-${name}`, checked: on });
+  $("#switches").replaceChildren(...switches.map(({ name, meaning, rule, on }, number) => {
+    const box = el("input", { type: "checkbox", role: "switch", id: `fault-${number}`, checked: on });
     box.addEventListener("change", async () => {
       try {
         tellFaults(await ask("/api/faults", {}, { method: "POST", body: JSON.stringify({ name, on: box.checked }) }));
@@ -644,7 +644,7 @@ function tellFaults({ switches, rules }) {
         $("#rules").replaceChildren(el("p", { class: "note wrong", role: "alert" }, error.message));
       }
     });
-    return el("li", {}, el("label", {}, box, " ", title), el("code", {}, rule));
+    return el("li", {}, el("label", {}, box, " ", name), el("p", {}, meaning), el("code", {}, rule));
   }));
   $("#rules").replaceChildren(
     rules.length ? el("ol", { class: "sheet" }, ...rules.map((rule) => el("li", {}, el("code", {}, rule)))) : el("p", { class: "note" }, "None: nothing goes wrong on purpose."),

@@ -32,9 +32,9 @@ from labserver.network import NetworkError
 from labserver.network.loopback import HOST, LoopbackNetwork
 from labserver.network.recorder import Recorder
 from labserver.notebook.display import show
+from labserver.notebook.widgets.faulting import FAULTS, is_on, switch
 from labserver.store import NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
-from labserver.web import faults
 from labserver.web.mail import HEAD_OCTETS, WHERE, Head, Letter
 from labserver.web.sessions import OUTCOMES, VIEWS, Filter, Row, row, two
 
@@ -80,6 +80,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",
 }
+
+_FAULTS = {fault.name: fault for fault in FAULTS}
 
 log = logging.getLogger("labserver")
 
@@ -218,7 +220,7 @@ class _Server:
             return _error(request, 503, str(error))
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except Exception:
+        except Exception:  # the page has to say something, and the log holds the reason
             log.exception("The page could not be told %s", request.path)
             return _error(request, 500, "That failed; the lab's log says why.")
 
@@ -403,16 +405,17 @@ class _Server:
     # -- faults
 
     async def _faults(self, request: web.Request) -> web.StreamResponse:
-        return _json(faults.state(self._lab_itself()))
+        return _json(_switches(self._lab_itself()))
 
     async def _switch(self, request: web.Request) -> web.StreamResponse:
         lab = self._lab_itself()
         try:
             wanted = json.loads(await request.read())
-            faults.switch(lab, wanted["name"], wanted["on"] is True)
+            fault = _FAULTS[wanted["name"]]
+            switch(lab, fault, wanted["on"] is True)
         except (ValueError, LookupError, TypeError):
-            raise _Refused(400, f"Switch one of {', '.join(faults.SWITCHES)} on or off.") from None
-        return _json(faults.state(lab))
+            raise _Refused(400, f"Switch one of these on or off: {'; '.join(_FAULTS)}.") from None
+        return _json(_switches(lab))
 
     def _lab_itself(self) -> Lab:
         lab = self._looked_at()
@@ -490,6 +493,22 @@ class _Server:
             raise NoSuchMessage("That message has been removed.")
         octets, envelope = self._store.octets(one.content), self._store.envelope(one.content)
         return Message(octets, one.uid, one.received, one.flags, envelope)
+
+
+def _switches(lab: Lab) -> dict[str, Any]:
+    """Which faults are on, and all rules in force, for JSON."""
+    return {
+        "switches": [
+            {
+                "name": fault.name,
+                "meaning": fault.meaning,
+                "rule": repr(fault.rule),
+                "on": is_on(lab, fault),
+            }
+            for fault in FAULTS
+        ],
+        "rules": [repr(rule) for rule in lab.rules],
+    }
 
 
 def _fitting(heads: Sequence[Head], text: str, where: str) -> list[dict[str, Any]]:

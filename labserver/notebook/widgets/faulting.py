@@ -1,11 +1,11 @@
-"""The faults that a switch can turn on: rules with a name, and what to watch for."""
+"""The faults that a switch can turn on, in a notebook's form and on the page of `serve --ui`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from labserver.lab import Lab
-from labserver.rules import Delay, Disconnect, Quota, Reply, Rule
+from labserver.rules import Delay, Disconnect, Greylist, Quota, Reply, Rule, Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,46 @@ FAULTS = (
         Quota(0),
         "Whoever sends has sent enough for today: each message is refused when it is complete.",
     ),
+    Fault(
+        "Know no recipient",
+        Reply("RCPT", "550 5.1.1 No such mailbox here"),
+        "A refusal for good: trying again won't help.",
+    ),
+    Fault(
+        "Greylist strangers for 30 seconds",
+        Greylist(30),
+        "Who sends for the first time is put off; who comes back after that gets through.",
+    ),
+    Fault(
+        "Refuse every message when it is complete",
+        Reply("end of data", "554 5.7.1 This looks like spam"),
+        "All of the message is sent, and then it isn't taken.",
+    ),
+    Fault(
+        "Store the message, then drop the line",
+        Disconnect("end of data", "after"),
+        "The client never hears 250, sends again, and the message is there twice.",
+    ),
+    Fault(
+        "Wait 10 s before every command",
+        Delay("*", 10),
+        "All is slow, in SMTP, POP3 and IMAP; an impatient client gives up.",
+    ),
+    Fault(
+        "Pass content at 1,000 octets a second",
+        Throttle(1000),
+        "Messages creep through the line, in both directions.",
+    ),
+    Fault(
+        "Refuse every SMTP login",
+        Reply("AUTH", "535 5.7.8 Wrong name or password"),
+        "The right password is refused like a wrong one.",
+    ),
+    Fault(
+        "Turn SMTP clients away at the door",
+        Reply("greeting", "421 4.3.2 Closed for repairs, come back later"),
+        "The server greets with a refusal and hangs up.",
+    ),
 )
 
 
@@ -49,6 +89,8 @@ def is_on(lab: Lab, fault: Fault) -> bool:
 
 def switch(lab: Lab, fault: Fault, on: bool) -> None:
     """Add its rule to those of the lab, or take it away. Turned on, it begins anew."""
+    # Taken away first, for a rule that stays keeps what it remembers.
     lab.rules = others = tuple(rule for rule in lab.rules if rule != fault.rule)
     if on:
-        lab.rules = (*others, fault.rule)
+        # The first rule that answers wins, so what was just turned on stands first.
+        lab.rules = (fault.rule, *others)

@@ -110,7 +110,7 @@ class Live(ABC):
     def _do(self, work: Callable[[Lab], Done | None], lab: Lab) -> None:
         try:
             done = work(lab)
-        except Exception:
+        except Exception:  # nobody else would tell who clicked
             _log.exception("%s couldn't do it", self.title)
             done = Done("The lab itself failed at this; its log says more.", False)
         try:

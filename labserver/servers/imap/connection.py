@@ -315,7 +315,7 @@ class Connection(IMAPConnection):
         except asyncio.CancelledError:
             # Not raised again: nothing comes after, and Python 3.11's streams would complain.
             self._bye(b"The server is closing.", b"UNAVAILABLE")
-        except Exception:
+        except Exception:  # our mistake: the client is still owed an answer
             _log.exception("IMAP connection failed")
             self._bye(b"The server made a mistake.", b"SERVERBUG")
 
@@ -392,7 +392,7 @@ class Connection(IMAPConnection):
             return ResponseNo(command.tag, text, ResponseCode.of(b"UNAVAILABLE"))
         except (OSError, EOFError, _FarewellError):
             raise  # these are the connection's: see `run`
-        except Exception:
+        except Exception:  # our mistake: the client is still owed an answer
             _log.exception("IMAP %s failed", command.command.decode())
             text = b"The server made a mistake."
             return ResponseNo(command.tag, text, ResponseCode.of(b"SERVERBUG"))

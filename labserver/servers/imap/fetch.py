@@ -204,7 +204,7 @@ class Fetched(UntaggedResponse):
                     await self._wire.written()
                 try:
                     done = self._write_some(writer, number, uids, done)
-                except Exception as error:
+                except Exception as error:  # the answer has begun, and has to be ended
                     self._say_no(b"UNAVAILABLE" if isinstance(error, StoreError) else b"SERVERBUG")
                     _log.error("IMAP FETCH: %s", error, exc_info=not isinstance(error, StoreError))
                     return
@@ -220,7 +220,7 @@ class Fetched(UntaggedResponse):
                 done += 1
             try:
                 line = line_of(number + done, row) if row[_OCTETS] is not None else ()
-            except Exception:
+            except Exception:  # the other messages are told of all the same
                 _log.exception("IMAP FETCH can't tell of a message")
                 self._say_no(b"SERVERBUG")
             else:

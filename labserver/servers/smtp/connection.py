@@ -96,6 +96,7 @@ class Transaction(AiosmtpdEnvelope):
         self.accounts: list[str] = []
         """Whose mail it is, for each recipient."""
         self.protocol = "SMTP"
+        # aiosmtpd's envelope holds octets here; a lab's holds them with what is known of them.
         self.content: _Content | None = None  # type: ignore[assignment]
         """What BDAT has brought so far."""
         self.failed = False
@@ -283,7 +284,7 @@ class SmtpConnection(SMTP):
                     pass
                 except (_GoodbyeError, OSError, asyncio.IncompleteReadError):
                     raise
-                except Exception as error:
+                except Exception as error:  # our mistake: the client is still owed an answer
                     log.error("SMTP server", exc_info=error)
                     await self.push("451 4.3.0 The server failed at this command; try again later")
         except _GoodbyeError as goodbye:
