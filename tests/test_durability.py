@@ -412,6 +412,24 @@ def test_a_store_without_room_is_told_and_outlived(lab: Lab) -> None:
         assert collect(poplib.POP3(*lab.pop3), 1).startswith("+OK")
 
 
+def test_a_store_that_becomes_read_only_is_told_and_outlived(lab: Lab) -> None:
+    """SQLite says what it says of a file that it may not write to (SQLITE_READONLY)."""
+    db = lab._store._db
+
+    def may_write(yes: bool) -> None:
+        lab.network.run(lambda: db.execute(f"PRAGMA query_only = {int(not yes)}"))
+
+    with clients_of(lab.smtp, lab.imap, lab.pop3) as clients:
+        assert clients.told("CREATE", "Work").startswith("OK")
+        for _ in range(3):
+            assert clients.submit(SMALL).startswith(b"250")
+        may_write(False)
+        why = "The mail store can't do that now"
+        refused_and_lives_on(clients, lab.pop3, b"451 4.3.0 ", why)
+        may_write(True)
+        works_again(clients, lab.pop3)
+
+
 @LINUX
 def test_a_disk_that_fails_is_told_and_outlived(tmp_path: Path) -> None:
     """Each write to a file fails, by RLIMIT_FSIZE."""
