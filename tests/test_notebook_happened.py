@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from labserver import Lab
+from labserver import Lab, Legal, Line, Mailbox, Retrieved, Said, Sent, Session, predict
+from labserver.network.inline import InlineNetwork
+from labserver.notebook.conditions import Seen
 from labserver.notebook.happened import Mail, asked, logins, mails
 from labserver.notebook.typed import converse
 
@@ -91,3 +98,57 @@ def test_who_logged_in(lab: Lab, listener: str, cell: str, who: str) -> None:
 )
 def test_who_was_not_let_in_did_not_log_in(lab: Lab, listener: str, cell: str) -> None:
     assert logins(converse(lab, listener, cell).session) == ()
+
+
+class Counted(tuple[Line, ...]):
+    """The lines of a session, counting how often one of them is read."""
+
+    __slots__ = ()
+    read = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        Counted.read += 1
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[Line]:
+        for line in super().__iter__():
+            Counted.read += 1
+            yield line
+
+
+COMMANDS: dict[str, Callable[[int], str]] = {
+    "smtp": lambda many: "EHLO me.example\n" + "MAIL FROM:<a@b.example>\nRSET\n" * many,
+    "pop3": lambda many: "USER ben@lab.example\nPASS ben-lab-password\n" + "STAT\nNOOP\n" * many,
+    "imap": lambda many: (
+        "a LOGIN ben@lab.example ben-lab-password\n" + "b NOOP\nc CAPABILITY\n" * many
+    ),
+}
+JUDGES: dict[str, Callable[[Session], object]] = {
+    "asked": asked,
+    "mails": mails,
+    "logins": logins,
+    "said": lambda session: Said("NOOP").judge(Seen((session,), never)),
+    "sent": lambda session: Sent().judge(Seen((session,), never)),
+    "legal": lambda session: Legal().judge(Seen((session,), never)),
+    "retrieved": lambda session: Retrieved().judge(Seen((session,), never)),
+    "predicted": lambda session: predict("?", about="NOOP", answer="x").reveal(session),
+}
+
+
+def never(address: str, name: str) -> Mailbox:
+    raise AssertionError("Only the dialogue is judged.")
+
+
+@pytest.mark.parametrize("listener", COMMANDS)
+@pytest.mark.parametrize("judge", JUDGES)
+def test_judging_reads_each_line_a_bounded_number_of_times(listener: str, judge: str) -> None:
+    reads = []
+    with contextlib.closing(InlineNetwork()) as network, Lab(network=network) as lab:
+        for many in (20, 40, 80):
+            session = converse(lab, listener, COMMANDS[listener](many)).session
+            Counted.read = 0
+            with contextlib.suppress(ValueError):  # where NOOP was never said
+                JUDGES[judge](replace(session, lines=Counted(session.lines)))
+            reads.append(Counted.read)
+    assert reads[2] - reads[1] <= 2.1 * (reads[1] - reads[0])
+    assert reads[2] <= 20 * len(session.lines)
