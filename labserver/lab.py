@@ -115,6 +115,8 @@ class Lab:
             raise ValueError("The folder for the mail has an empty name; give another or none.")
         if type(seed) is not int:
             raise ValueError(f"A seed is a whole number, not {seed!r}.")
+        self.catch_all = bool(catch_all)
+        self.seed = seed
         self._rulebook = Rulebook(seed)
         self.rules = rules
         self.limits = limits or Limits()
@@ -408,8 +410,9 @@ class Lab:
     def wait_for(self, address: str, messages: int = 1, timeout: float = 5.0) -> Mailbox:
         """The INBOX of that address as soon as it holds so many messages.
 
-        For mail that another thread or program is sending. Raises `LabError` where `timeout`
-        seconds pass first; without threads nothing comes unasked, so there it looks only once.
+        For mail that another thread or program is sending, or that a rule holds up. Raises
+        `LabError` where `timeout` seconds pass first; on an inline network they are seconds of
+        virtual time, which pass in a moment.
         """
         self._expect_account(address)
         clock, news = self._network.clock, threading.Event()
@@ -417,7 +420,7 @@ class Lab:
         stop = self._network.run(lambda: self._store.watch(lambda _: news.set()))
         try:
             while len(inbox := self.inbox(address)) < messages:
-                if not self.can.threads or not news.wait(max(0.0, deadline - clock.seconds())):
+                if not self._network.wait(news, max(0.0, deadline - clock.seconds())):
                     came = f"{len(inbox)} {'message' if len(inbox) == 1 else 'messages'}"
                     raise LabError(
                         f"{address} has {came} after {timeout:g} seconds; {messages} wanted."

@@ -24,6 +24,7 @@ import pytest
 from labserver import (
     ACCOUNTS,
     LISTENERS,
+    Delay,
     Lab,
     LabError,
     Limits,
@@ -573,3 +574,23 @@ def interrupted(kind: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     print(json.dumps(interrupted(sys.argv[1])))
+
+
+@pytest.mark.parametrize(
+    "rule", [Delay("RCPT", 2), Delay("BDAT LAST", 3), Delay("BDAT LAST", 4, when="inside")]
+)
+def test_mail_that_a_rule_holds_up_is_waited_for_in_virtual_time(rule: Delay) -> None:
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, rules=[rule]) as lab:
+        with contextlib.closing(network.connect(lab.smtp)) as client:
+            client.sendall(
+                b"EHLO a.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<ben@lab.example>\r\n"
+                b"BDAT 21 LAST\r\nSubject: late\r\n\r\nhi\r\n"
+            )
+            assert len(lab.inbox("ben@lab.example")) == 0
+            (message,) = lab.wait_for("ben@lab.example")
+        assert message["Subject"] == "late"
+        assert network.clock.seconds() == rule.seconds
+        with pytest.raises(LabError, match="has 1 message after 5 seconds; 2 wanted"):
+            lab.wait_for("ben@lab.example", 2)
+        assert network.clock.seconds() == rule.seconds + 5

@@ -599,3 +599,14 @@ def test_a_closed_network_says_so(network: InlineNetwork) -> None:
         Lab(network=network)
     with contextlib.closing(InlineNetwork()) as fresh, Lab(network=fresh) as lab:
         assert works(lab)
+
+
+def test_time_passes_until_there_is_news_or_for_as_long_as_is_said(network: InlineNetwork) -> None:
+    news = threading.Event()
+    network.loop.call_later(3600, news.set)
+    assert not network.wait(news, 60)
+    assert network.clock.seconds() == 60
+    assert network.wait(news, 7200)
+    assert network.clock.seconds() == 3600
+    assert not network.wait(threading.Event(), -1)
+    assert network.clock.seconds() == 3600

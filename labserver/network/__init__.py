@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,13 @@ class Network(ABC):
     @abstractmethod
     def settle(self) -> None:
         """Let the servers read and answer all that has already been sent to them."""
+
+    @abstractmethod
+    def wait(self, news: threading.Event, seconds: float) -> bool:
+        """Let time pass until `news` is set, for at most so many seconds; return whether it is.
+
+        On a virtual clock the time passes in a moment.
+        """
 
     @abstractmethod
     def close(self) -> None:

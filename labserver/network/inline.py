@@ -684,6 +684,12 @@ class InlineNetwork(Network):
         if not self.loop.is_running():
             self.loop.pump()
 
+    def wait(self, news: threading.Event, seconds: float) -> bool:
+        self.own_thread()
+        if self.loop.is_running() or self.loop.is_closed():
+            return news.is_set()
+        return self.loop.pump_until(news.is_set, max(0.0, seconds))
+
     def close(self) -> None:
         _shut(self.loop, self._mine)
         self._stop.detach()

@@ -258,6 +258,9 @@ class LoopbackNetwork(Network):
             calm = calm + 1 if engine.events == before else 0
             turns += 1
 
+    def wait(self, news: threading.Event, seconds: float) -> bool:
+        return news.wait(max(0.0, seconds))
+
     def close(self) -> None:
         with interrupts.deferred():
             self._engine.stop()
