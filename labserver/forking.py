@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import re
 import textwrap
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -89,9 +91,10 @@ def fork(
     ready for it.
 
     The server is a fresh lab's on an inline network, so its clock begins anew and two runs are
-    the same. It has the accounts, name and limits of `lab`, and the mail that the sessions before
-    this one left there, which are said again first; without `lab` it has the default ones and no
-    mail. What other sessions did at the same time isn't done again.
+    the same. It has the accounts, name, limits, rules and `catch_all` of `lab`, and what the
+    sessions before this one left there: they are said again first, and between and within them as
+    much time passes as did then, for rules count it. Without `lab` it has the default accounts, no
+    rules and no mail. What other sessions did at the same time isn't done again.
 
     Raises `ValueError`, one sentence, where there is no such line of the client's, or where the
     session doesn't hold all that would have to be said again.
@@ -105,13 +108,14 @@ def fork(
     turns = _turns(session, changed=None if insert else line)
     waits = turns[line].waits if line < len(turns) else True
     turns[line : line + (not insert)] = [_Turn(_changed(session, line, text, insert), waits)]
-    earlier = _earlier(session, lab) if lab is not None else ()
+    earlier = _earlier(session, lab) if lab is not None else []
+    began = [*earlier, session][0].started if lab is not None else None
     network = InlineNetwork()
     try:
         with _fresh_lab(network, lab) as fresh:
             for one in earlier:
-                _play_earlier(fresh, one)
-            changed, unsaid = _play(fresh, session, turns)
+                _play_earlier(fresh, one, began)
+            changed, unsaid = _play(fresh, session, turns, began)
     finally:
         network.close()
     return Fork(session, changed, _parting(session, changed), line not in unsaid)
@@ -190,7 +194,15 @@ def _turns(session: Session, *, changed: int | None = None) -> list[_Turn]:
 def _fresh_lab(network: Network, like: Lab | None) -> Lab:
     if like is None:
         return Lab(ACCOUNTS, network=network)
-    return Lab(like.accounts, network=network, hostname=like.hostname, limits=like.limits)
+    return Lab(
+        like.accounts,
+        network=network,
+        hostname=like.hostname,
+        limits=like.limits,
+        catch_all=like.catch_all,
+        rules=like.rules,
+        seed=like.seed,
+    )
 
 
 def _earlier(session: Session, lab: Lab) -> list[Session]:
@@ -210,9 +222,9 @@ def _earlier(session: Session, lab: Lab) -> list[Session]:
 # -- saying it
 
 
-def _play_earlier(lab: Lab, session: Session) -> None:
+def _play_earlier(lab: Lab, session: Session, began: datetime | None) -> None:
     try:
-        _play(lab, session, _turns(session))
+        _play(lab, session, _turns(session), began)
     except ValueError as error:
         raise ValueError(
             f"Session {session.number}, before this one, can't be said again, so its mail would "
@@ -220,14 +232,20 @@ def _play_earlier(lab: Lab, session: Session) -> None:
         ) from error
 
 
-def _play(lab: Lab, session: Session, turns: Sequence[_Turn]) -> tuple[Session, set[int]]:
-    """Say all the client's lines that the server takes.
+def _play(
+    lab: Lab, session: Session, turns: Sequence[_Turn], began: datetime | None
+) -> tuple[Session, set[int]]:
+    """Say all the client's lines that the server takes, each when it was said after `began`.
 
-    Returns the session as the lab saw it, and which lines it didn't take.
+    Without `began` no time passes but what the server takes. Returns the session as the lab saw
+    it, and which lines it didn't take.
     """
     name = session.listener
     if name not in LISTENERS or not name.startswith(_NAMES[session.protocol]):
         name = session.protocol.lower()
+    before = 0.0 if began is None else (session.started - began).total_seconds()
+    if began is not None:
+        _wait_until(lab, before)
     try:
         client = _Client(lab, name, session.protocol)
     except LabError as error:
@@ -238,6 +256,8 @@ def _play(lab: Lab, session: Session, turns: Sequence[_Turn]) -> tuple[Session, 
             if line.who == "C":
                 if waits:
                     client.listen(_PATIENCE)
+                    if began is not None:
+                        _wait_until(lab, before + line.at)
                 if not client.say(line):
                     unsaid.add(number)
         client.listen(_PATIENCE)
@@ -246,6 +266,11 @@ def _play(lab: Lab, session: Session, turns: Sequence[_Turn]) -> tuple[Session, 
         if not session.closed:
             return lab.sessions[-1], unsaid  # before hanging up, as the recorded client hasn't
     return lab.sessions[-1], unsaid
+
+
+def _wait_until(lab: Lab, seconds: float) -> None:
+    """Let the lab's virtual time pass until it has run for so many seconds."""
+    lab.network.wait(threading.Event(), seconds - lab.network.clock.seconds())
 
 
 _NAMES: dict[ProtocolName, tuple[str, ...]] = {
@@ -273,7 +298,7 @@ class _Client:
 
     def _start_tls(self) -> None:
         self._tls = True
-        self._sock = self._lab.tls.wrap_socket(self._sock, server_hostname="localhost")
+        self._sock = self._lab.tls.wrap_socket(self._sock, server_hostname=self._lab.hostname)
 
     def say(self, line: Line) -> bool:
         """Say a line, if the server takes it now."""

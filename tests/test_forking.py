@@ -8,14 +8,27 @@ import imaplib
 import poplib
 import smtplib
 import tempfile
+import threading
 from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dialogue import Client, play, said
 
-from labserver import Fork, Lab, Limits, Session, fork, read_log
+from labserver import (
+    Disconnect,
+    Fork,
+    Greylist,
+    Lab,
+    Limits,
+    Reply,
+    Session,
+    fork,
+    forking,
+    read_log,
+)
 from labserver.catalog import explain
 from labserver.network.inline import InlineNetwork
 
@@ -567,3 +580,69 @@ def test_the_session_is_left_as_it_was(lab: Lab) -> None:
     assert isinstance(fork(session, 1, "NOOP"), Fork)
     assert session.text(exact=True) == before
     assert len(lab.sessions) == 1
+
+
+def attempt(lab: Lab) -> Session:
+    """A mail to Ben, whether or not the lab takes it."""
+    with smtplib.SMTP(*lab.smtp) as client, contextlib.suppress(smtplib.SMTPException):
+        client.sendmail("a@b.example", BEN, "hi")
+    return lab.sessions[-1]
+
+
+@pytest.mark.parametrize(("catch_all", "code"), [(True, "RCPT 250"), (False, "RCPT 550")])
+def test_the_fresh_lab_takes_mail_to_anybody_where_this_one_does(
+    catch_all: bool, code: str
+) -> None:
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, catch_all=catch_all) as lab:
+        session = attempt(lab)
+        nobody = "RCPT TO:<nobody@lab.example>"
+        assert code in codes(fork(session, index(session, "RCPT"), nobody, lab=lab).changed)
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        (Reply("RCPT", "451 4.7.1 Not now"), "RCPT 451"),
+        (Reply("end of data", "552 5.3.4 Too big"), "DATA 354 552"),
+        (Reply("RCPT", "450 4.2.1 Sometimes", chance=0.5), ""),
+        (Disconnect("MAIL"), "MAIL"),
+    ],
+)
+def test_the_fresh_lab_keeps_the_rules_and_their_seed(rule: Any, code: str) -> None:
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, rules=[rule], seed=7) as lab:
+        for _ in range(4):
+            session = attempt(lab)
+        again = fork(session, index(session, "ehlo"), "EHLO client.example", lab=lab)
+        assert again.parted_at is None
+        assert code in codes(again.changed)
+
+
+@pytest.mark.parametrize(("later", "code"), [(290, "RCPT 451"), (310, "RCPT 250")])
+def test_as_much_time_passes_as_did(later: float, code: str) -> None:
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, rules=[Greylist(300)]) as lab:
+        assert "RCPT 451" in codes(attempt(lab))
+        network.wait(threading.Event(), later)
+        session = attempt(lab)
+        assert code in codes(session)
+        again = fork(session, index(session, "ehlo"), "EHLO another.example", lab=lab)
+        assert code in codes(again.changed)
+
+
+def test_tls_is_asked_for_under_the_name_of_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def fresh(*given: Any) -> Lab:
+        made = real(*given)
+        made._certificates().server.sni_callback = lambda sock, name, context: names.append(name)
+        return made
+
+    real = forking._fresh_lab
+    monkeypatch.setattr(forking, "_fresh_lab", fresh)
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, hostname="mx.lab.example") as lab:
+        for session in (submitted(lab), logged_in_on_submissions(lab)):
+            fork(session, len(session.lines), "NOOP", insert=True, lab=lab)
+    assert set(names) == {"mx.lab.example"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labserver import Lab, LabError
+from labserver.network import Network
 from labserver.notebook.typed import Typed, converse
 from labserver.rules import Limits
 
@@ -298,3 +299,22 @@ def test_a_lab_without_that_listener_and_a_closed_lab_refuse(lab: Lab) -> None:
     lab.close()
     with pytest.raises(OSError):  # noqa: PT011
         converse(lab, "smtp", "QUIT")
+
+
+@pytest.mark.parametrize(
+    ("listener", "cell"),
+    [
+        ("smtp", "EHLO me.example\nSTARTTLS\nEHLO me.example\nQUIT\n"),
+        ("pop3", "STLS\nQUIT\n"),
+        ("imap", "a STARTTLS\nb LOGOUT\n"),
+        ("imaps", "a LOGOUT\n"),
+    ],
+)
+def test_tls_is_asked_for_under_the_name_of_the_lab(
+    network: Network, listener: str, cell: str
+) -> None:
+    names: list[str] = []
+    with Lab(network=network, hostname="mx.lab.example") as lab:
+        lab._certificates().server.sni_callback = lambda sock, name, context: names.append(name)
+        assert converse(lab, listener, cell).session.tls
+    assert names == ["mx.lab.example"]

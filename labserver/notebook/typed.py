@@ -257,7 +257,7 @@ class _Conversation(ABC):
                 "the server threw it away. Wait for the reply before you go on."
             )
         try:
-            self._sock = self.lab.tls.wrap_socket(self._sock, server_hostname="localhost")
+            self._sock = self.lab.tls.wrap_socket(self._sock, server_hostname=self.lab.hostname)
         except OSError as error:
             raise _Over(f"TLS could not be started: {_reason(error)}.") from error
         self._file = self._sock.makefile("rb")
