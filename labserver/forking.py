@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import SequenceMatcher
 from itertools import zip_longest
+from types import NoneType
 from typing import Any, NamedTuple
 
 from labserver.dialogue import dialogue
+from labserver.given import expect
 from labserver.lab import ACCOUNTS, IMPLICIT_TLS, LISTENERS, Lab, LabError
 from labserver.logs import ABSENT, HIDDEN
 from labserver.network import Network
@@ -104,6 +106,7 @@ def fork(
 
     if not isinstance(session, Session):
         raise ValueError("Give a session, such as lab.sessions[-1].")
+    expect("fork(lab=…)", lab, Lab, NoneType, wanted="a lab or None")
     _check_line(session, line, insert)
     turns = _turns(session, changed=None if insert else line)
     waits = turns[line].waits if line < len(turns) else True

@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from errno import ENOTDIR
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 
 from labserver.dialogue import Bounds
+from labserver.given import expect, shown
 from labserver.message import Mailbox, Message
 from labserver.network import (
     Abilities,
@@ -82,8 +83,9 @@ class Lab:
     first account's domain. `rules` script what goes wrong on purpose (`rules.py`), `seed` is what
     their chances are drawn from.
 
-    Raises `ValueError` for accounts, ports, rules or a hostname that make no sense, `NetworkError`
-    where a port can't be had, `StoreError` or `OSError` where the folder can't be used.
+    Raises `ValueError` for accounts, ports, rules or a hostname that make no sense, `TypeError`
+    for an argument of another type, `NetworkError` where a port can't be had, `StoreError` or
+    `OSError` where the folder can't be used.
     """
 
     def __init__(
@@ -101,6 +103,12 @@ class Lab:
     ) -> None:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
+        expect("Lab(network=…)", network, Network, NoneType, wanted="a network or None")
+        expect("Lab(data=…)", data, str, Path, NoneType, wanted="a folder or None")
+        expect("Lab(catch_all=…)", catch_all, bool)
+        expect("Lab(hostname=…)", hostname, str)
+        expect("Lab(limits=…)", limits, Limits, NoneType, wanted="Limits(…) or None")
+        expect("Lab(ports=…)", ports, Mapping, NoneType, wanted="ports by listener: {'smtp': 2525}")
         self._accounts = Accounts(dict(accounts), catch_all)
         self.accounts: Mapping[str, str] = MappingProxyType(dict(accounts))
         self.hostname = str(hostname or next(iter(accounts)).rpartition("@")[2])
@@ -264,6 +272,7 @@ class Lab:
 
     def address(self, name: str) -> Address:
         """Where a listener can be reached. Raises `LabError` where this lab hasn't got it."""
+        expect("address()", name, str, wanted="a listener's name, such as 'smtp'")
         listener = self._listeners.get(name)
         if listener is None:
             why = "it needs TLS, which this Python can't do" if name in LISTENERS else "no such"
@@ -384,6 +393,8 @@ class Lab:
             if recorder.ended:
                 heard(recorder.session())
 
+        if not callable(heard):
+            raise TypeError(f"on_session() takes a function, not {shown(heard)}.")
         return self._journal.listen(ended)
 
     def mailboxes(self, address: str) -> dict[str, int]:
@@ -414,6 +425,8 @@ class Lab:
         `LabError` where `timeout` seconds pass first; on an inline network they are seconds of
         virtual time, which pass in a moment.
         """
+        expect("wait_for(messages=…)", messages, int)
+        expect("wait_for(timeout=…)", timeout, int, float, wanted="seconds")
         self._expect_account(address)
         clock, news = self._network.clock, threading.Event()
         deadline = clock.seconds() + timeout
@@ -433,6 +446,7 @@ class Lab:
 
     def mailbox(self, address: str, name: str) -> Mailbox:
         """The messages in one of that address's mailboxes. Raises `LabError`, `NoSuchMailbox`."""
+        expect("mailbox()", name, str, wanted="a mailbox's name, such as 'INBOX'")
         self._expect_account(address)
         store = self._store
 
@@ -447,6 +461,7 @@ class Lab:
 
     def _expect_account(self, address: str) -> None:
         """Raise `LabError` unless mail for it can be read; then read what has arrived."""
+        expect("The lab", address, str, wanted="an address, such as 'ana@lab.example'")
         if self.closed:
             raise LabError("This lab is closed; make a new one with Lab().")
         if not self._accounts.has(address):
@@ -470,6 +485,8 @@ class Lab:
 
         Raises `LabError` where that has happened already.
         """
+        if not callable(function):
+            raise TypeError(f"closes_with() takes a function, not {shown(function)}.")
         if self.closed:
             raise LabError("This lab is closed; make a new one with Lab().")
         self._things.callback(function)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "labserver"
 
 FLOORS = {
     **dict.fromkeys(
-        ("transcript", "dialogue", "masking", "export", "message", "catalog", "logs"), 0
+        ("transcript", "dialogue", "given", "masking", "export", "message", "catalog", "logs"), 0
     ),
     **dict.fromkeys(("servers", "store", "rules", "network", "tls"), 1),
     **dict.fromkeys(("lab", "forking"), 2),

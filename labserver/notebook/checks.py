@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labserver.catalog import load
+from labserver.given import expect
 from labserver.lab import Lab
 from labserver.notebook.card import card
 from labserver.notebook.conditions import Condition, Finding, Seen
@@ -94,9 +95,14 @@ def check(
 
     `title` names it, here and in `progress()`; without it its conditions do. Only sessions with a
     number above `since` count. `hints` are an author's own; without them they come from the
-    catalog. Raises `ValueError` for what is no condition.
+    catalog. Raises `ValueError` for what is no condition, `TypeError` for a wrong argument.
     """
     global _last
+    expect("check()", lab, Lab, wanted="a lab first")
+    expect("check(title=…)", title, str)
+    expect("check(since=…)", since, int, wanted="a session's number")
+    if isinstance(hints, str) or not all(isinstance(one, str) for one in _listed(hints)):
+        raise TypeError("check(hints=…) takes a list of texts.")
     if not wanted or any(isinstance(one, type) or not hasattr(one, "judge") for one in wanted):
         raise ValueError("Say what is wanted, for example check(lab, Sent(recipients=2)).")
     sessions = tuple(session for session in lab.sessions if session.number > since)
@@ -106,6 +112,10 @@ def check(
     _last = _Exercise(verdict, tuple(hints))
     note_try(title, "exercise", verdict.done)
     return verdict
+
+
+def _listed(hints: object) -> Sequence[object]:
+    return hints if isinstance(hints, (list, tuple)) else (None,)
 
 
 def hint() -> Hints:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Protocol
 
 from labserver.catalog import PROTOCOLS, legal, load, path
+from labserver.given import expect_fields
 from labserver.lab import LabError
 from labserver.message import Mailbox
 from labserver.notebook.happened import Asked, Mail, asked, logins, mails
@@ -21,6 +22,9 @@ from labserver.transcript import ProtocolName, Session, readable
 
 _NUMBERS = "no one two three four five six seven eight nine ten".split()
 _LONGEST_WORD = 60
+_COUNTED = ("messages", "recipients", "refused")
+_MOST = 1000
+"""Messages, or recipients, that an exercise can want."""
 _CONTENT = re.compile(r"\bBODY(?:\.PEEK)?\[(?!HEADER)|\bRFC822(?!\.SIZE|\.HEADER)", re.I)
 
 
@@ -59,8 +63,22 @@ class Condition(Protocol):
         """Whether it is there, and if not, what exactly is missing."""
 
 
+class _Wanted:
+    """What all conditions share: a field that makes no sense is refused in one sentence."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        expect_fields(self)
+        for field in fields(self):  # type: ignore[arg-type]  # each of them is a dataclass
+            value, least = getattr(self, field.name), int(field.name == "messages")
+            if field.name in _COUNTED and value is not None and not least <= value <= _MOST:
+                where = f"{type(self).__name__}({field.name}=…)"
+                raise ValueError(f"{where} takes a number from {least} to {_MOST:,}.")
+
+
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(_Wanted):
     """Mail was sent by SMTP: so many messages, each of them as described."""
 
     messages: int = 1
@@ -144,7 +162,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Said(_Wanted):
     """A command was said, and obeyed: `Said("VRFY")`, `Said("DELE")`."""
 
     command: str
@@ -162,7 +180,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Wanted):
     """A command was refused: `Refused("RCPT", code=550)`, `Refused("PASS")`."""
 
     command: str
@@ -188,7 +206,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class UnderTls:
+class UnderTls(_Wanted):
     """A session was under TLS."""
 
     by: ProtocolName | None = None
@@ -210,7 +228,7 @@ class UnderTls:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn:
+class LoggedIn(_Wanted):
     """Somebody was let in."""
 
     address: str = ""
@@ -233,7 +251,7 @@ class LoggedIn:
 
 
 @dataclass(frozen=True, slots=True)
-class InMailbox:
+class InMailbox(_Wanted):
     """So many messages (or more) lie in a mailbox now, with that subject where one is given."""
 
     address: str
@@ -268,7 +286,7 @@ class InMailbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieved:
+class Retrieved(_Wanted):
     """A message was fetched: by POP3 with RETR, by IMAP with FETCH."""
 
     by: ProtocolName | None = None
@@ -286,7 +304,7 @@ class Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
-class Legal:
+class Legal(_Wanted):
     """In the last session every command was one that may be said where it was said."""
 
     def judge(self, seen: Seen) -> Finding:

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from labserver.catalog import load
+from labserver.given import expect
 from labserver.notebook.card import card
 from labserver.notebook.happened import Asked, asked
 from labserver.notebook.progress import note_try
@@ -144,8 +145,11 @@ def predict(question: str, *options: str, about: str = "", answer: str = "") -> 
     """Ask what will happen. Without `options` the answer is free text.
 
     `about` is the command whose reply is asked for, such as `RCPT`; a reply can be given as a
-    code, as a family of codes (`5xx`), or as accepted or refused.
+    code, as a family of codes (`5xx`), or as accepted or refused. Raises `TypeError` where the
+    question or the command is no text.
     """
+    expect("predict()", question, str, wanted="a question first, as a text")
+    expect("predict(about=…)", about, str, wanted="a command, such as 'RCPT'")
     return Prediction(question, tuple(map(str, options)), about.upper(), str(answer))
 
 

@@ -19,6 +19,7 @@ from itertools import chain, zip_longest
 from typing import Any, Literal
 
 from labserver.catalog import PROTOCOLS, Catalog, Outcome, load, source_url
+from labserver.given import expect, shown
 from labserver.notebook.card import card
 
 Topic = Literal["SMTP", "POP3", "IMAP", "replies", ""]
@@ -155,10 +156,12 @@ def quiz(topic: Topic = "", *, questions: int = 5, seed: int = 1) -> Quiz:
     """Questions on SMTP, POP3, IMAP or replies, or on all of these.
 
     The same seed gives the same quiz. Raises `ValueError` for a topic or a number of questions
-    that there isn't.
+    that there isn't, `TypeError` for a wrong argument.
     """
+    expect("quiz(questions=…)", questions, int)
+    expect("quiz(seed=…)", seed, int)
     if topic not in (*TOPICS, ""):
-        raise ValueError(f"There is no quiz on {topic!r}; there are {', '.join(TOPICS)}.")
+        raise ValueError(f"There is no quiz on {shown(topic)}; there are {', '.join(TOPICS)}.")
     families = list(_families(topic))
     most = sum(map(len, families))
     if not 1 <= questions <= most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from labserver.given import expect
 from labserver.lab import Lab
 from labserver.notebook.view import View
 from labserver.notebook.widgets.live import Live, button, plain
@@ -73,15 +74,15 @@ class Compose(Live):
             "Text": draft.body,
             "Through": _VIA[via],
         }
-        shown = {
+        rows_of = {
             name: [readable(row.encode("utf-8", "backslashreplace")) for row in value.split("\n")]
             for name, value in fields.items()
         }
         rows = (
             f"<dt>{name}</dt><dd>{'<br>'.join(map(escape, value))}</dd>"
-            for name, value in shown.items()
+            for name, value in rows_of.items()
         )
-        text = [f"{name}: {' / '.join(value)}".rstrip() for name, value in shown.items()]
+        text = [f"{name}: {' / '.join(value)}".rstrip() for name, value in rows_of.items()]
         return plain(self.title, f"<dl>{''.join(rows)}</dl>", text)
 
 
@@ -98,8 +99,17 @@ def compose(
 
     Without `sender` it comes from the lab's first account, without `to` it goes to the last one.
     `via` names the listener: `submission` logs in as the sender, `smtp` is the mail exchanger.
-    Raises `ValueError` for another one.
+    Raises `ValueError` for another one, `TypeError` for a wrong argument.
     """
+    expect("compose()", lab, Lab, wanted="a lab")
+    for name, text in (
+        ("sender", sender),
+        ("to", to),
+        ("subject", subject),
+        ("body", body),
+        ("via", via),
+    ):
+        expect(f"compose({name}=…)", text, str)
     if via not in _VIA:
         raise ValueError(f"A message is sent through {' or '.join(_VIA)}, not through {via}.")
     accounts = tuple(lab.accounts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from labserver.given import expect
 from labserver.lab import Lab
 from labserver.notebook.view import View
 from labserver.notebook.widgets.faulting import FAULTS, Fault, is_on, switch
@@ -69,4 +70,5 @@ class Faults(Live):
 
 def faults(lab: Lab) -> Faults:
     """Switches that make the lab refuse, hang up or wait on purpose."""
+    expect("faults()", lab, Lab, wanted="a lab")
     return Faults(lab)

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from html import escape
 
+from labserver.given import expect
 from labserver.lab import Lab
 from labserver.network import NetworkError
 from labserver.network.recorder import Recorder
@@ -160,4 +161,5 @@ class Monitor(Live):
 
 def monitor(lab: Lab) -> Monitor:
     """A list of the lab's sessions as they happen, each explained when it is chosen."""
+    expect("monitor()", lab, Lab, wanted="a lab")
     return Monitor(lab)

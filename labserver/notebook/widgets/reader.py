@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
+from labserver.given import expect
 from labserver.lab import Lab, LabError
 from labserver.message import Message
 from labserver.notebook.display import show
@@ -166,8 +167,11 @@ def mailbox_reader(lab: Lab, address: str = "", by: By = "IMAP") -> MailboxReade
     """A form that reads an account's inbox over IMAP or POP3, each action with its dialogue.
 
     Without `address` it is the lab's last account. Raises `LabError` for an account that the lab
-    hasn't got, `ValueError` for another protocol.
+    hasn't got, `ValueError` for another protocol, `TypeError` for a wrong argument.
     """
+    expect("mailbox_reader()", lab, Lab, wanted="a lab first")
+    expect("mailbox_reader(address=…)", address, str)
+    expect("mailbox_reader(by=…)", by, str)
     address = address or tuple(lab.accounts)[-1]
     if address not in lab.accounts:
         raise LabError(f"This lab has no account {address}; it has {', '.join(lab.accounts)}.")
