@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import ssl
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from errno import ENOTDIR
 from pathlib import Path
 from types import MappingProxyType, NoneType
 
 from labserver.dialogue import Bounds
+from labserver.folder import prepare, unusable
 from labserver.given import expect, shown
 from labserver.message import Mailbox, Message
 from labserver.network import (
@@ -77,15 +78,15 @@ class Lab:
 
     `accounts` maps addresses to passwords. `network` carries the bytes; without it the
     environment variable LABSERVER_NETWORK chooses. `data` is a folder that keeps the mail, made
-    if need be; without it the mail goes when the lab is closed. A damaged store in it is set aside;
-    `notice` then says so in one sentence. With `catch_all` mail to any address is taken and kept.
-    `ports` fixes the port of listeners by name. `hostname` is the servers' name, by default the
-    first account's domain. `rules` script what goes wrong on purpose (`rules.py`), `seed` is what
-    their chances are drawn from.
+    if need be; without it the mail goes when the lab is closed. What in it is damaged, or isn't
+    the lab's, is set aside; `notice` then says so. With `catch_all` mail to any address is taken
+    and kept. `ports` fixes the port of listeners by name. `hostname` is the servers' name, by
+    default the first account's domain. `rules` script what goes wrong on purpose (`rules.py`),
+    `seed` is what their chances are drawn from.
 
     Raises `ValueError` for accounts, ports, rules or a hostname that make no sense, `TypeError`
     for an argument of another type, `NetworkError` where a port can't be had, `StoreError` or
-    `OSError` where the folder can't be used.
+    `FolderError`, an `OSError`, where the folder can't be used; the text of each is one sentence.
     """
 
     def __init__(
@@ -104,7 +105,6 @@ class Lab:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
         expect("Lab(network=…)", network, Network, NoneType, wanted="a network or None")
-        expect("Lab(data=…)", data, str, Path, NoneType, wanted="a folder or None")
         expect("Lab(catch_all=…)", catch_all, bool)
         expect("Lab(hostname=…)", hostname, str)
         expect("Lab(limits=…)", limits, Limits, NoneType, wanted="Limits(…) or None")
@@ -121,6 +121,8 @@ class Lab:
                 raise ValueError(f"{port!r} is not a port for {name}; 0 (any free) to 65535 are.")
         if data == "":
             raise ValueError("The folder for the mail has an empty name; give another or none.")
+        if not isinstance(data, str | os.PathLike | None):
+            raise ValueError(f"The folder for the mail is a path, not {data!r}.")
         if type(seed) is not int:
             raise ValueError(f"A seed is a whole number, not {seed!r}.")
         self.catch_all = bool(catch_all)
@@ -158,16 +160,18 @@ class Lab:
             things.callback(kept.cleanup)
             folder = Path(kept.name)
         else:
-            folder = Path(data).absolute()
-            if folder.exists() and not folder.is_dir():
-                raise NotADirectoryError(ENOTDIR, "it is a file", str(folder))
-            folder.mkdir(parents=True, exist_ok=True)
-        self._tls = certificates(folder, self.hostname) if network.can.tls else None
+            folder = prepare(data)
+        try:
+            self._tls = certificates(folder, self.hostname) if network.can.tls else None
+        except OSError as error:
+            raise unusable(folder, error) from error
         # Mail programs know a folder of mail by UIDVALIDITY: one that was emptied gets another.
         uidvalidity = 1 if data is None else int(network.clock.now().timestamp())
         self._store = store = network.run(lambda: Store(folder / _STORE_FILE, uidvalidity))
         things.callback(_where_servers_run(network, store.close))
-        self.notice = store.notice
+        notices = (self._tls.notice if self._tls else "", store.notice)
+        self.notice = " ".join(filter(None, notices))
+        """Sentences on what in the folder was set aside; empty where nothing was."""
         if self.notice:
             _log.warning("%s", self.notice)
         limits = self.limits

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from labserver import folder as files
 from labserver.message import Envelope
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,6 +31,8 @@ _REFUSED = (sqlite3.Error, UnicodeEncodeError, OverflowError)
 
 _LOGS = ("-wal", "-journal")
 """How the names of what SQLite keeps beside a file end."""
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+"""How a rollback journal ends that names one more file, which SQLite would delete."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CHECKED_OCTETS = 256 * 1024 * 1024
 """Files up to this size are checked whole when they are opened, which takes some 0.2 s; of larger
@@ -39,11 +42,7 @@ _BEYOND_UIDS = 2**32
 """A UID has 32 bits (RFC 3501 section 2.3.1.1)."""
 
 _VERSION = 3
-"""Goes up when files with an older schema can't be used any more."""
-_USABLE = (0, 1, 2, _VERSION)
-"""New, of an older schema that is brought up to date, or of this one."""
-_ADDED = ("parameters TEXT", "checksum INTEGER")
-"""The columns of `content` that came with versions 2 and 3."""
+"""Goes up when files with an older schema can't be used any more. A new file has version 0."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mailbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -66,7 +65,7 @@ CREATE TABLE IF NOT EXISTS content (
     recipients TEXT NOT NULL,
     parameters TEXT,
     crlf_size INTEGER NOT NULL,
-    checksum INTEGER,
+    checksum INTEGER NOT NULL,
     octets BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS message (
@@ -191,14 +190,15 @@ class Store:
     `uidvalidity` is what the first mailbox gets when the file is made: where a client may remember
     an earlier file, a number that grows with time (RFC 3501 section 2.3.1.1).
 
-    A damaged file is set aside under another name and an empty one made; `notice` says so.
+    The file is made for its owner alone, and never opened through a link. A damaged file, or what
+    is no file, is set aside under another name and an empty one made; `notice` says so.
     Raises `StoreError` where the file can't be opened or written, isn't a store, or is in use.
     """
 
     def __init__(self, path: Path | None, uidvalidity: int = 1) -> None:
         self.path = path
-        self.notice = "" if path is None else _set_aside_if_damaged(path)
-        """One sentence on what became of a damaged file; empty where there was none."""
+        self.notice = "" if path is None else _made_ready(path)
+        """What became of a file that couldn't be used as it was; empty where there was none."""
         self._watchers: list[Watcher] = []
         self._changing: set[int] | None = None
         """The mailboxes changed by the transaction that is open, if one is."""
@@ -213,6 +213,7 @@ class Store:
                 raise sqlite3.OperationalError("the file is read-only")
             # One process owns the file. It also lets WAL work without shared memory.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._is_new()  # before the next one writes to what isn't the lab's
             # Where WAL isn't granted (in the browser) the rollback journal is as safe.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -220,24 +221,14 @@ class Store:
             self._db.execute("PRAGMA fullfsync=ON")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("BEGIN EXCLUSIVE")
-            ((version,),) = self._db.execute("PRAGMA user_version")
-            if version not in _USABLE:
-                raise sqlite3.DatabaseError("it was made by another version of the lab")
-            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
             # A store that is there is opened without a write: a full disk's mail can be read.
-            if not version and not tables:
+            if self._is_new():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 # A mailbox's id is its UIDVALIDITY, and SQLite goes on from here.
                 self._db.execute(
                     "INSERT INTO sqlite_sequence VALUES ('mailbox', ?)", (uidvalidity - 1,)
                 )
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif not version or not tables.issuperset(_TABLES):
-                raise sqlite3.DatabaseError("it is another program's database")
-            elif version < _VERSION:
-                for column in _ADDED[version - 1 :]:
-                    self._db.execute(f"ALTER TABLE content ADD COLUMN {column}")
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -247,6 +238,23 @@ class Store:
                     f"The mail store {path} is in use by another lab; close that one first."
                 ) from error
             raise _failure(f"{path} can't be used", error) from error
+        if path is not None:
+            for end in ("", *_LOGS):
+                files.hide(_beside(path, end))
+
+    def _is_new(self) -> bool:
+        """Whether nothing is in the file yet. Raises `sqlite3.Error` where it is no store."""
+        ((version,),) = self._db.execute("PRAGMA user_version")
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if not version and not tables:
+            return True
+        if not version or not tables.issuperset(_TABLES):
+            raise sqlite3.DatabaseError("it is another program's database")
+        if version != _VERSION:
+            raise sqlite3.DatabaseError(
+                "it was made by another version of the lab; put it elsewhere"
+            )
+        return False
 
     def close(self) -> None:
         """Give the file back. The store can't be used afterwards."""
@@ -782,6 +790,55 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+def _made_ready(path: Path) -> str:
+    """Make room for a store's file, and make it where it is missing; returns what is to be told.
+
+    SQLite gives what it keeps beside a file the same mode.
+    """
+    notices = [_set_aside_if_odd(path), _set_aside_if_damaged(path)]
+    try:
+        files.make(path)
+    except OSError as error:
+        raise StoreError(f"The mail store {path} can't be opened: {_why(error)}.") from error
+    return " ".join(filter(None, notices))
+
+
+def _set_aside_if_odd(path: Path) -> str:
+    """Rename links, directories and the like that stand where the store's files are to be.
+
+    Returns a sentence about them, or nothing where there were none.
+    """
+    odd = {}
+    for end in ("", *_LOGS, "-shm"):
+        one = _beside(path, end)
+        if oddity := files.oddity(one):
+            odd[one] = oddity
+        elif end == "-journal" and _ends(one) == _NAMES_ANOTHER:
+            odd[one] = "it names one more file"
+    if not odd:
+        return ""
+    which = ", ".join(f"{one.name}: {oddity}" for one, oddity in odd.items())
+    try:
+        names = " and ".join(files.set_aside(tuple(odd), "aside"))
+    except OSError as error:
+        raise StoreError(
+            f"The mail store {path} can't be used ({which}), nor that be renamed ({_why(error)})."
+        ) from error
+    return f"The mail store {path} can't be used as it was ({which}); that is kept as {names}."
+
+
+def _ends(path: Path) -> bytes:
+    """Its last eight octets, where it is a file that can be read."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, _octets(path) - 8))
+        return file.read(8)
+    return b""
+
+
+def _why(error: OSError) -> str:
+    return str(error.strerror or error)
+
+
 def _set_aside_if_damaged(path: Path) -> str:
     """Rename a damaged file, and with it what SQLite keeps beside it.
 
@@ -791,16 +848,15 @@ def _set_aside_if_damaged(path: Path) -> str:
     if not damage:
         return ""
     number = 1
-    while any(_beside(path, f".damaged-{number}{end}").exists() for end in ("", *_LOGS)):
+    while any(files.exists(_beside(path, f".damaged-{number}{end}")) for end in ("", *_LOGS)):
         number += 1
     try:
         for end in ("", *_LOGS):
             if _octets(_beside(path, end)):
                 _beside(path, end).rename(_beside(path, f".damaged-{number}{end}"))
     except OSError as error:
-        why = error.strerror or error
         raise StoreError(
-            f"The mail store {path} is damaged ({damage}) and can't be renamed ({why}); "
+            f"The mail store {path} is damaged ({damage}) and can't be renamed ({_why(error)}); "
             "put it elsewhere."
         ) from error
     return (
@@ -827,7 +883,7 @@ def _damage(path: Path) -> str:
         return ""  # opening it for writing will tell
     try:
         ((version,),) = db.execute("PRAGMA user_version")
-        if version not in _USABLE:
+        if version not in (0, _VERSION):
             return ""
         ((page,),) = db.execute("PRAGMA page_size")
         if size % page and not _octets(log):  # a full disk may cut off what the log still has
@@ -856,12 +912,12 @@ def _beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
 
 
-def _is_whole(octets: bytes, checksum: int | None) -> bool:
-    """Whether these octets are those that were stored; of old stores nobody knows."""
-    return checksum is None or zlib.crc32(octets) == checksum
+def _is_whole(octets: bytes, checksum: int) -> bool:
+    """Whether these octets are those that were stored."""
+    return zlib.crc32(octets) == checksum
 
 
-def _whole(octets: bytes, checksum: int | None) -> bytes:
+def _whole(octets: bytes, checksum: int) -> bytes:
     """These octets. Raises `DamagedMessage` where they aren't those that were stored."""
     if not _is_whole(octets, checksum):
         raise DamagedMessage("That message was damaged on the disk; its content is lost.")
