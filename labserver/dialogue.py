@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 
+from labserver.masking import Passwords, Span, joined
 from labserver.transcript import VERBS, Line, LineKind, ProtocolName, Side
 
 
@@ -65,6 +66,8 @@ class _Stream:
         self.line_kind: LineKind | None = None
         """What the next line is, where it isn't a command or a reply."""
         self.content_kind: LineKind = "content"
+        self.arguments = False
+        """The counted content isn't a message but part of a command, where a password may stand."""
         self.held = b""
         """The command that must be answered before it is known how to read what comes next."""
 
@@ -77,8 +80,11 @@ class _Stream:
 class Dialogue(ABC):
     """The lines said so far; feed it what each side sent, in the order it was recorded."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
         self.bounds = bounds or Bounds()
+        self._passwords = passwords or Passwords()
+        self._misplaced: deque[bytes] = deque(maxlen=_MOST_MISPLACED)
+        """Secrets that stood where no login is; a server may repeat them in its answer."""
         self.lines: list[Line] = []
         self.kept = 0
         self.dropped = 0
@@ -98,7 +104,7 @@ class Dialogue(ABC):
         if side.is_between_lines and data.find(b"\n") + 1 == len(data) <= self.bounds.body:
             # What comes mostly is one whole line.
             side.partial_end = data[-_END:]
-            kind, secret = self._said(data, side)
+            kind, secret = self._understood(data, side)
             side.partial_end = b""
             self._add(_line(at, who, data, tls, kind, len(data), secret))
             if who == "S":
@@ -117,8 +123,7 @@ class Dialogue(ABC):
         for side in self._sides.values():
             if side.partial_octets:
                 kind = self._kind(side)
-                secret = self._secret_in(bytes(side.partial)) if kind == "command" else None
-                lines.append(self._line(side, kind, secret))
+                lines.append(self._line(side, kind, self._begun(side, kind)))
             lines += self._unread(side)
         return sorted(lines, key=lambda line: line.at)
 
@@ -139,20 +144,63 @@ class Dialogue(ABC):
             kind: LineKind = "credentials" if hides else "command"
             if side.literal and not number:
                 kind = side.content_kind
-            secret = (0, len(row)) if kind == "credentials" else self._secret_in(row)
-            octets = len(row) + (beyond if number == len(rows) - 1 else 0)
+            secret: Span | None = (0, len(row))
+            last = number == len(rows) - 1
+            if kind != "credentials":
+                known = self._passwords.found_in(row, breaks_off=last)
+                secret = joined((self._secret_in(row), *known))
+            octets = len(row) + (beyond if last else 0)
             lines.append(Line(first.at, side.who, row, first.tls, kind, octets, secret))
         return lines
+
+    # -- secrets
+
+    def _understood(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
+        """What `_said` makes of a line, and the known passwords in it."""
+        kind, secret = self._said(line, side)
+        if self._full or kind not in ("command", "reply"):
+            return kind, secret
+        if side.who == "S":
+            return kind, self._repeated(line) if self._misplaced else None
+        known = self._known(line, breaks_off=side.partial_octets > len(side.partial))
+        if secret or known:
+            start, end = self._placed(line) or (0, 0)
+            for span in (*known, *([secret] if secret else [])):
+                if span[1] - span[0] >= _SHORTEST_REPEATED and not start <= span[0] < end:
+                    self._misplaced.append(line[slice(*span)].lower())
+        return kind, joined((secret, *known))
+
+    def _known(self, data: bytes, *, breaks_off: bool = False) -> list[Span]:
+        return self._passwords.found_in(data, breaks_off=breaks_off)
+
+    def _repeated(self, reply: bytes) -> Span | None:
+        """Where a reply says again what the client said in the wrong place."""
+        said = reply.lower()
+        places = [(said.find(one), said.rfind(one) + len(one)) for one in self._misplaced]
+        return joined(place for place in places if place[0] >= 0)
+
+    def _begun(self, side: _Stream, kind: LineKind) -> Span | None:
+        """Where a secret stands in what has no end yet."""
+        data = bytes(side.partial)
+        if kind == "command":
+            return joined((self._secret_in(data), *self._known(data, breaks_off=True)))
+        if kind == "content" and side.arguments:
+            return joined(self._known(data, breaks_off=True))
+        return None
 
     # -- what a protocol adds
 
     @abstractmethod
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
         """Learn from a whole line how to read on; its kind, and where a secret stands in it."""
 
     @abstractmethod
-    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
-        """Where a secret stands in a command, even in one that breaks off; learns nothing."""
+    def _placed(self, line: bytes) -> Span | None:
+        """Where a secret stands in a login, even in one that breaks off; learns nothing."""
+
+    @abstractmethod
+    def _secret_in(self, line: bytes) -> Span | None:
+        """The same in any command, also in one that only looks like a login."""
 
     def _start_over(self) -> None:
         """TLS begins: what was sent before it and isn't answered never will be."""
@@ -163,14 +211,13 @@ class Dialogue(ABC):
                 side.held, side.line_kind = b"", None
             if side.partial_octets:
                 kind = self._kind(side)
-                secret = self._secret_in(bytes(side.partial)) if kind == "command" else None
-                self._emit(side, kind, secret)
+                self._emit(side, kind, self._begun(side, kind))
             side.counted = side.dotted = False
-            side.literal, side.content_kind = 0, "content"
+            side.literal, side.content_kind, side.arguments = 0, "content", False
 
     def _content_over(self, side: _Stream) -> None:
         """Counted content has ended (IMAP goes on with the same line)."""
-        side.content_kind = "content"
+        side.content_kind, side.arguments = "content", False
 
     # -- cutting
 
@@ -206,7 +253,7 @@ class Dialogue(ABC):
             self._keep(side, data[start:], self.bounds.body)
             return len(data)
         self._keep(side, data[start:end], self.bounds.body)
-        kind, secret = self._said(bytes(side.partial), side)
+        kind, secret = self._understood(bytes(side.partial), side)
         self._emit(side, kind, secret)
         return end
 
@@ -217,7 +264,13 @@ class Dialogue(ABC):
         if side.literal == 0:
             side.counted = False
             kind = side.content_kind
-            self._emit(side, kind, (0, len(side.partial)) if kind == "credentials" else None)
+            if kind == "credentials":
+                secret: Span | None = (0, len(side.partial))
+            else:
+                shortened = side.partial_octets > len(side.partial)
+                data = bytes(side.partial) if side.arguments else b""
+                secret = joined(self._known(data, breaks_off=shortened))
+            self._emit(side, kind, secret)
             self._content_over(side)
         return start + len(part)
 
@@ -255,11 +308,11 @@ class Dialogue(ABC):
         if octets > beyond:
             del side.partial[len(side.partial) - (octets - beyond) :]
 
-    def _line(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None = None) -> Line:
+    def _line(self, side: _Stream, kind: LineKind, secret: Span | None = None) -> Line:
         data, octets = bytes(side.partial), side.partial_octets
         return _line(side.partial_at, side.who, data, side.partial_tls, kind, octets, secret)
 
-    def _emit(self, side: _Stream, kind: LineKind, secret: tuple[int, int] | None) -> None:
+    def _emit(self, side: _Stream, kind: LineKind, secret: Span | None) -> None:
         line = self._line(side, kind, secret)
         side.partial, side.partial_end = bytearray(), b""
         side.partial_octets = 0
@@ -279,13 +332,15 @@ class Dialogue(ABC):
             self.lines.append(line)
             self.dropped += line.octets - len(line.data) if line.kind != "content" else 0
 
-    def _stray_secret(self, line: bytes) -> tuple[int, int] | None:
+    def _stray_secret(self, line: bytes) -> Span | None:
         """What a client sent on top of a login that the server refused: most likely base64."""
         text = line.rstrip(b"\r\n")
         self._login_refused = (
             self._login_refused and bool(_BASE64.fullmatch(text)) and text.upper() not in _VERBS
         )
-        return (0, len(text)) if self._login_refused else None
+        if not self._login_refused:
+            return None
+        return 0, len(text)
 
 
 def _line(
@@ -295,7 +350,7 @@ def _line(
     tls: bool,
     kind: LineKind,
     octets: int,
-    secret: tuple[int, int] | None,
+    secret: Span | None,
 ) -> Line:
     if kind == "credentials" and secret is None:
         secret = (0, len(data.rstrip(b"\r\n")))
@@ -309,18 +364,63 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}|\*")
 _VERBS = {verb.encode() for verbs in VERBS.values() for verb in verbs} | {b"DONE"}
 
 
-def _secret(match: re.Match[bytes] | None) -> tuple[int, int] | None:
-    return match.span("secret") if match else None
+_MOST_MISPLACED, _SHORTEST_REPEATED = 8, 4
+_LOGIN_WORD = re.compile(
+    rb"(?<![\w@.+-])(?:(?P<named>LOGIN|APOP)|(?P<auth>AUTH(?:ENTICATE)?)|PASS(?:W(?:OR)?D)?)"
+    rb"(?=[\s=:])",
+    re.I,
+)
+_NAME_AND_SECRET = re.compile(rb"[\s=:]+(?:\"(?:[^\"\\]|\\.)*\"|[^\s{]\S*)\s+(?P<secret>\S)")
+_MECHANISM = re.compile(rb"[\s=:]+(?P<name>[^\s=:]+)(?:[\s=:]+(?P<secret>\S))?")
+_MECHANISM_NAME = re.compile(rb"[A-Z0-9_-]{1,20}|[a-z0-9_-]{1,20}|[A-Z][a-z]{1,8}")
+"""RFC 4422 section 3.1; base64 mixes its letters."""
+_ANY_SECRET = re.compile(rb"[\s=:]+(?P<secret>\S)")
+
+
+def _secret(match: re.Match[bytes] | None) -> Span | None:
+    """From where the secret begins to the end of its line."""
+    if match is None or match["secret"] is None:
+        return None
+    return match.start("secret"), max(match.end("secret"), len(match.string.rstrip(b"\r\n")))
+
+
+def _anywhere(line: bytes, *, parameters: bool = False) -> Span | None:
+    """What follows LOGIN, AUTH or PASS, wherever in a line they stand but within quotes.
+
+    A line with `parameters` may say `AUTH=` of something that is no secret (RFC 4954 section 5).
+    """
+    at = quotes = 0
+    for word in _LOGIN_WORD.finditer(line):
+        quotes += line.count(b'"', at, word.start())
+        at = word.start()
+        if quotes % 2 or (parameters and line[word.end() : word.end() + 1] == b"="):
+            continue
+        if word["named"]:
+            secret = _secret(_NAME_AND_SECRET.match(line, word.end()))
+        elif word["auth"]:
+            secret = _behind_auth(_MECHANISM.match(line, word.end()))
+        else:
+            secret = _secret(_ANY_SECRET.match(line, word.end()))
+        if secret:
+            return secret
+    return None
+
+
+def _behind_auth(match: re.Match[bytes] | None) -> Span | None:
+    if match is None or _MECHANISM_NAME.fullmatch(match["name"]):
+        return _secret(match)
+    return match.start("name"), len(match.string.rstrip(b"\r\n"))  # the secret alone
 
 
 class SmtpDialogue(Dialogue):
     """RFC 5321: DATA and its dot, AUTH and its challenges (RFC 4954), BDAT (RFC 3030)."""
 
-    _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S[^\r\n]*)", re.I)
+    _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S)", re.I)
+    _PARAMETERS = re.compile(rb"\s*(?:MAIL|RCPT)\b", re.I)
     _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,20})(?:[ \t]+LAST)?\s*\Z", re.I)
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        super().__init__(bounds)
+    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
+        super().__init__(bounds, passwords)
         # The server's first reply is its greeting, whatever the client has said by then.
         self._unanswered: deque[bytes] = deque([b""])
 
@@ -328,13 +428,17 @@ class SmtpDialogue(Dialogue):
         super()._start_over()
         self._unanswered.clear()
 
-    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+    def _placed(self, line: bytes) -> Span | None:
         return _secret(self._AUTH.match(line))
 
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _secret_in(self, line: bytes) -> Span | None:
+        parameters = bool(self._PARAMETERS.match(line))
+        return self._placed(line) or _anywhere(line, parameters=parameters)
+
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
         return self._reply(line) if side.who == "S" else self._command(line, side)
 
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -347,7 +451,7 @@ class SmtpDialogue(Dialogue):
         client.held = verb if verb in (b"DATA", b"AUTH", b"STARTTLS") else b""
         return "command", self._secret_in(line) or self._stray_secret(line)
 
-    def _reply(self, line: bytes) -> tuple[LineKind, tuple[int, int] | None]:
+    def _reply(self, line: bytes) -> tuple[LineKind, Span | None]:
         if line[3:4] == b"-" or not self._unanswered:
             return "reply", None
         verb, client = self._unanswered[0], self._sides["C"]
@@ -370,11 +474,11 @@ class Pop3Dialogue(Dialogue):
     """RFC 1939: multi-line responses; PASS, APOP and AUTH (RFC 5034) carry secrets."""
 
     _SECRET = re.compile(
-        rb"\s*(?:PASS[ \t]|APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n]+)", re.I
+        rb"\s*(?:PASS[ \t]|APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n])", re.I
     )
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        super().__init__(bounds)
+    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
+        super().__init__(bounds, passwords)
         # The server's first reply is its greeting, whatever the client has said by then.
         self._unanswered: deque[list[bytes]] = deque([[]])
         self._listing = False
@@ -384,13 +488,16 @@ class Pop3Dialogue(Dialogue):
         self._unanswered.clear()
         self._listing = False
 
-    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+    def _placed(self, line: bytes) -> Span | None:
         return _secret(self._SECRET.match(line))
 
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _secret_in(self, line: bytes) -> Span | None:
+        return self._placed(line) or _anywhere(line)
+
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
         return self._reply(line, side) if side.who == "S" else self._command(line, side)
 
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -400,7 +507,7 @@ class Pop3Dialogue(Dialogue):
         client.held = words[0] if words[:1] in ([b"AUTH"], [b"STLS"]) else b""
         return "command", self._secret_in(line) or self._stray_secret(line)
 
-    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, Span | None]:
         client = self._sides["C"]
         if self._listing:
             self._listing = line.rstrip(b"\r\n") != b"."
@@ -431,20 +538,29 @@ class ImapDialogue(Dialogue):
     _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r?\n$")
     _ANNOUNCED = re.compile(rb"\s*(?:\{\d{1,18}\+?\})?")
     _LOGIN = re.compile(
-        rb"\s*\S+\s+LOGIN\s+(?:\"(?:[^\"\\]|\\.)*\"|[^\s{]\S*)\s+(?P<secret>[^\r\n]+)", re.I
+        rb"\s*\S+\s+LOGIN\s+(?:\"(?:[^\"\\]|\\.)*\"|[^\s{]\S*)\s+(?P<secret>[^\r\n])", re.I
     )
-    _AUTH = re.compile(rb"\s*\S+\s+AUTHENTICATE\s+\S+\s+(?P<secret>[^\r\n]+)", re.I)
+    _AUTH = re.compile(rb"\s*\S+\s+AUTHENTICATE\s+\S+\s+(?P<secret>[^\r\n])", re.I)
+    _LOGIN_ANYWHERE = re.compile(rb"(?<!\S)LOGIN\s", re.I)
+    _OTHER = re.compile(
+        rb"\s*\S+\s+(?:UID\s+)?(?:APPEND|COPY|CREATE|DELETE|EXAMINE|FETCH|ID|LIST|LSUB|MOVE|"
+        rb"RENAME|SEARCH|SELECT|STATUS|STORE|SUBSCRIBE|UNSUBSCRIBE)\b",
+        re.I,
+    )
+    """Commands whose arguments may be any words."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        super().__init__(bounds)
+    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
+        super().__init__(bounds, passwords)
         self._tag = b""
         self._verb = b""
         self._continued = False
+        self._logs_in = False
+        """The literals of this command are a name and a password."""
 
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
         return self._reply(line, side) if side.who == "S" else self._command(line, side)
 
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
         if client.line_kind == "credentials":
             client.line_kind, client.held = None, b"AUTH"
             return "credentials", None
@@ -456,13 +572,17 @@ class ImapDialogue(Dialogue):
             self._tag = words[0] if words else b""
             self._verb = words[1].upper() if len(words) > 1 else b""
             self.farewell = self._verb == b"LOGOUT"
+            self._logs_in = self._verb == b"LOGIN" or (
+                not self._OTHER.match(line) and bool(self._LOGIN_ANYWHERE.search(line))
+            )
             client.held = self._verb if self._verb in (b"AUTHENTICATE", b"STARTTLS") else b""
             secret = secret or self._stray_secret(line)
         literal = self._LITERAL.search(client.partial_end)
         if literal:
             client.literal, client.unasked = int(literal[1]), bool(literal[2])
             # The name in LOGIN is no secret, but it isn't told apart here from the password.
-            client.content_kind = "credentials" if self._verb == b"LOGIN" else "content"
+            client.content_kind = "credentials" if self._logs_in else "content"
+            client.arguments = self._verb != b"APPEND"
             if client.unasked:
                 self._literal_comes(client)
             else:
@@ -476,11 +596,15 @@ class ImapDialogue(Dialogue):
         if not client.literal:
             self._content_over(client)
 
-    def _secret_in(self, line: bytes) -> tuple[int, int] | None:
+    def _placed(self, line: bytes) -> Span | None:
         if self._continued:
-            secret = (0, len(line.rstrip(b"\r\n"))) if self._verb == b"LOGIN" else None
-        else:
-            secret = _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
+            return (0, len(line.rstrip(b"\r\n"))) if self._logs_in else None
+        return _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
+
+    def _secret_in(self, line: bytes) -> Span | None:
+        secret = self._placed(line)
+        if secret is None and not (self._continued or self._OTHER.match(line)):
+            secret = _anywhere(line)
         # The announcement of a literal is no secret.
         told = secret and self._ANNOUNCED.fullmatch(line[secret[0] :].rstrip(b"\r\n"))
         return None if told else secret
@@ -489,7 +613,7 @@ class ImapDialogue(Dialogue):
         super()._start_over()
         self._continued = False
 
-    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, tuple[int, int] | None]:
+    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, Span | None]:
         client = self._sides["C"]
         tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
         if client.held == _LEAVE and line.startswith(b"+"):
@@ -518,6 +642,8 @@ _DIALOGUES: dict[ProtocolName, type[Dialogue]] = {
 }
 
 
-def dialogue(protocol: ProtocolName, bounds: Bounds | None = None) -> Dialogue:
-    """An empty dialogue of that protocol."""
-    return _DIALOGUES[protocol](bounds)
+def dialogue(
+    protocol: ProtocolName, bounds: Bounds | None = None, passwords: Passwords | None = None
+) -> Dialogue:
+    """An empty dialogue of that protocol; `passwords` are masked wherever a client says them."""
+    return _DIALOGUES[protocol](bounds, passwords)

@@ -17,6 +17,7 @@ from types import MappingProxyType, NoneType
 from labserver.dialogue import Bounds
 from labserver.folder import prepare, unusable
 from labserver.given import expect, shown
+from labserver.masking import Passwords
 from labserver.message import Mailbox, Message
 from labserver.network import (
     Abilities,
@@ -180,6 +181,7 @@ class Lab:
             Bounds(limits.transcript_body, limits.transcript),
             limits.sessions,
             limits.sessions_octets,
+            Passwords(self.accounts),
         )
         self._listeners: dict[str, Listener] = {}
         for service in self._services():

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from labserver.dialogue import Bounds, dialogue
+from labserver.masking import Passwords
 from labserver.network.clock import Clock
 from labserver.transcript import ProtocolName, Record, RecordType, Session, Side
 
@@ -78,6 +79,7 @@ class Recorder:
         *,
         implicit_tls: bool,
         heard: Sequence[Heard] = (),
+        passwords: Passwords | None = None,
     ) -> None:
         self.number, self.protocol, self.listener = number, protocol, listener
         self.closed = self.ended = False
@@ -90,7 +92,7 @@ class Recorder:
         self._started = clock.now()
         self._zero = clock.seconds()
         self._last = 0.0
-        self._dialogue = dialogue(protocol, bounds)
+        self._dialogue = dialogue(protocol, bounds, passwords)
         self._sides: dict[Side, _WireSide] = {
             "C": _WireSide(implicit_tls),
             "S": _WireSide(implicit_tls),
@@ -333,11 +335,19 @@ seen, and when it has ended. It must not take long: the servers wait for it."""
 class Journal:
     """The sessions of a lab, as many of the latest as `most` says and as find room.
 
-    Those that have ended take at most `most_octets` together, but for the last of them.
+    Those that have ended take at most `most_octets` together, but for the last of them. The
+    `passwords` are masked wherever a client says them.
     """
 
-    def __init__(self, clock: Clock, bounds: Bounds, most: int, most_octets: int) -> None:
-        self._clock, self._bounds = clock, bounds
+    def __init__(
+        self,
+        clock: Clock,
+        bounds: Bounds,
+        most: int,
+        most_octets: int,
+        passwords: Passwords | None = None,
+    ) -> None:
+        self._clock, self._bounds, self._passwords = clock, bounds, passwords
         self._most, self._most_octets = most, most_octets
         self._room = _Room()
         self._recorders: dict[int, Recorder] = {}
@@ -359,6 +369,7 @@ class Journal:
             self._bounds,
             implicit_tls=implicit_tls,
             heard=self.heard,
+            passwords=self._passwords,
         )
         self._recorders[recorder.number] = recorder
         if len(self._recorders) > self._most:
