@@ -30,7 +30,7 @@ from labserver.network import (
 )
 from labserver.network.recorder import Journal, Recorder, Service
 from labserver.rules import Limits, Rule
-from labserver.servers.accounts import Accounts, Guesses
+from labserver.servers.accounts import Accounts, Guesses, Password
 from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
@@ -111,7 +111,10 @@ class Lab:
         expect("Lab(limits=…)", limits, Limits, NoneType, wanted="Limits(…) or None")
         expect("Lab(ports=…)", ports, Mapping, NoneType, wanted="ports by listener: {'smtp': 2525}")
         self._accounts = Accounts(dict(accounts), catch_all)
-        self.accounts: Mapping[str, str] = MappingProxyType(dict(accounts))
+        self.accounts: Mapping[str, str] = MappingProxyType(
+            {address: Password(password) for address, password in accounts.items()}
+        )
+        """The addresses and their passwords, which a representation of it masks."""
         self.hostname = str(hostname or next(iter(accounts)).rpartition("@")[2])
         if not _HOST_NAME.fullmatch(self.hostname):
             raise ValueError(f"{self.hostname!r} is not a host's name; lab.example is one.")

@@ -12,6 +12,7 @@ test that asks for them. What was said to them is added to the report of a test 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -82,6 +83,14 @@ def pytest_runtest_makereport(
     if lab is not None and report.failed:
         report.sections.append(("mail_lab sessions", _told(lab)))
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Without this pytest would show how two texts differ, of which one is a password."""
+    servers = sys.modules.get("labserver.servers.accounts")
+    if servers is None or not any(isinstance(one, servers.Password) for one in (left, right)):
+        return None
+    return [f"{left!r} {op} {right!r}"]
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import imaplib
 import json
 import os
+import pickle
 import poplib
+import pprint
 import random
 import signal
 import smtplib
@@ -16,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,6 +298,53 @@ def test_accounts_and_hostname_can_be_given(network: Network) -> None:
         client.pass_("secret")
         assert client.stat()[0] == 1
         client.quit()
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        repr,
+        str,
+        pprint.pformat,
+        "{!r}".format,
+        lambda accounts: repr(dict(accounts)),
+        lambda accounts: repr(list(accounts.items())),
+        lambda accounts: repr(accounts.values()),
+        lambda accounts: pprint.pformat(dict(accounts), width=20),
+        lambda accounts: "%r" % [*accounts.values()],
+        lambda accounts: repr(accounts["Zoe@School.example"]),
+        lambda accounts: repr(copy.deepcopy(dict(accounts))),
+        lambda accounts: repr(pickle.loads(pickle.dumps(dict(accounts)))),
+    ],
+)
+def test_no_representation_of_accounts_tells_a_password(
+    network: Network, show: Callable[[Any], str]
+) -> None:
+    with Lab({"Zoe@School.example": "S3cretPassw0rd"}, network=network) as lab:
+        shown = show(lab.accounts)
+    assert "S3cret" not in shown
+    assert "•••" in shown
+
+
+def test_a_password_of_the_accounts_is_a_text_like_any_other(lab: Lab) -> None:
+    password = lab.accounts["ana@lab.example"]
+    assert password == "ana-lab-password"
+    assert {password: 1} == {"ana-lab-password": 1}
+    assert f"{password} {password!s}" == "ana-lab-password ana-lab-password"
+    assert str(password) == "".join(password) == password + "" == "ana-lab-password"
+    assert json.loads(json.dumps(dict(lab.accounts))) == dict(ACCOUNTS)
+    with smtplib.SMTP(*lab.submission) as smtp:
+        smtp.starttls(context=lab.tls)
+        smtp.login("ana@lab.example", password)
+    pop3 = poplib.POP3(*lab.pop3)
+    pop3.user("ana@lab.example")
+    pop3.pass_(password)
+    pop3.quit()
+    imap = imaplib.IMAP4(*lab.imap)
+    imap.login("ana@lab.example", password)
+    imap.logout()
+    with Lab(lab.accounts, network=lab.network) as other:
+        assert other.accounts == lab.accounts
 
 
 def test_on_session_hears_of_each_session_when_it_has_ended(lab: Lab) -> None:

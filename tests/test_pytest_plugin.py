@@ -262,6 +262,40 @@ def test_a_failing_test_shows_what_was_said_without_passwords(project: Project) 
     assert not [line for line in said if "YW5hLWxhYi1wYXNzd29yZ" in line]
 
 
+@pytest.mark.parametrize("options", [[], ["-vv"], ["--showlocals", "--tb=long"]])
+def test_a_failing_comparison_of_accounts_tells_no_password(
+    project: Project, options: list[str]
+) -> None:
+    done = project.test(
+        """
+    import pytest
+
+    pytestmark = pytest.mark.mail_lab(accounts={"ana@lab.example": "".join(("S3cret", "Passw0rd"))})
+
+    def test_all(mail_lab):
+        assert mail_lab.accounts == {}
+
+    def test_dict(mail_lab):
+        accounts = dict(mail_lab.accounts)
+        assert accounts == {"ana@lab.example": "x", "ben@lab.example": "y"}
+
+    def test_list(mail_lab):
+        assert list(mail_lab.accounts.values()) == ["x"]
+
+    def test_one(mail_lab):
+        password = mail_lab.accounts["ana@lab.example"]
+        assert password == "some other"
+
+    def test_part(mail_lab):
+        assert "x" in mail_lab.accounts["ana@lab.example"]
+    """,
+        *options,
+    )
+    done.assert_outcomes(failed=5)
+    assert "S3cretPassw0rd" not in str(done.stdout)
+    assert "•••" in str(done.stdout)
+
+
 def test_mail_that_comes_later_can_be_waited_for(project: Project) -> None:
     done = project.test(
         """

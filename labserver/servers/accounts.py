@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from labserver.rules import Limits
 from labserver.servers.addresses import is_address
+from labserver.transcript import MASK
 
 _LONGEST_WAIT = 30.0
 """Seconds; mail programs wait that long."""
@@ -16,6 +17,18 @@ _REMEMBERED_SECONDS = 300.0
 """How long wrong passwords count when no other one comes."""
 _NAMES = 1000
 """How many names are remembered, and how many characters of each."""
+
+
+class Password(str):
+    """A password: a `str` like any other, but masked in a representation.
+
+    So neither a mapping of accounts nor a failing test prints it; `print` and an f-string do.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
 
 
 @dataclass(frozen=True, slots=True)
