@@ -8,9 +8,14 @@
 
 import contextlib
 import importlib
-import logging
 import sys
 from typing import TYPE_CHECKING
+
+if sys.argv[:1] == ["-m"] and "labserver" in sys.orig_argv:
+    # This is how `python -m labserver` begins: from now on Ctrl-C ends it without a traceback.
+    from labserver import ending
+
+    ending.install()
 
 if TYPE_CHECKING:
     from labserver.forking import Fork, fork
@@ -160,8 +165,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Whoever wants to hear of the servers' troubles gives this logger a handler of their own.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+def _keep_quiet() -> None:
+    """Whoever wants to hear of the servers' troubles gives this logger a handler of their own."""
+    import logging
+
+    logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+_keep_quiet()
 
 # Only IPython is told; elsewhere nothing of Jupyter is imported.
 if "IPython" in sys.modules:

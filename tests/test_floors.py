@@ -19,7 +19,9 @@ FLOORS = {
     **dict.fromkeys(("servers", "store", "rules", "network", "folder", "tls"), 1),
     **dict.fromkeys(("lab", "forking"), 2),
     **dict.fromkeys(("internet",), 3),
-    **dict.fromkeys(("notebook", "web", "doctor", "pytest_plugin", "cli", "__main__"), 4),
+    **dict.fromkeys(
+        ("notebook", "web", "doctor", "pytest_plugin", "cli", "serving", "ending", "__main__"), 4
+    ),
 }
 """The rooms in `labserver/`; `labserver/__init__.py` gives out the public names of all."""
 

@@ -26,6 +26,16 @@ class NetworkError(Exception):
     """A network can't do what was asked; the text is one sentence for people."""
 
 
+class PortTaken(NetworkError):
+    """A port that a listener was to have can't be had."""
+
+    def __init__(self, name: str, port: int, why: str) -> None:
+        self.name = name
+        """The listener's."""
+        self.what = f"Port {port} ({name}) is {why} on this machine"
+        super().__init__(f"{self.what}; stop what uses it, or let the lab take any free ports.")
+
+
 class Address(NamedTuple):
     """Where something listens, as `smtplib.SMTP(*address)` wants it."""
 

@@ -15,7 +15,15 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from labserver import tls
-from labserver.network import Abilities, Address, Listener, Network, NetworkError, interrupts
+from labserver.network import (
+    Abilities,
+    Address,
+    Listener,
+    Network,
+    NetworkError,
+    PortTaken,
+    interrupts,
+)
 from labserver.network.clock import Clock
 from labserver.network.recorder import Service, Wire, Wires
 
@@ -224,10 +232,7 @@ class LoopbackNetwork(Network):
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 why = "in use" if error.errno == errno.EADDRINUSE else "not allowed"
-                raise NetworkError(
-                    f"Port {port} ({name}) is {why} on this machine; "
-                    "stop what uses it, or let the lab take any free ports."
-                ) from error
+                raise PortTaken(name, port, why) from error
             raise NetworkError(f"The lab can't listen on port {port}: {error}.") from error
 
     def connect(self, address: tuple[str, int], timeout: float | None = 10.0) -> Any:
