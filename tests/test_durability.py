@@ -506,7 +506,7 @@ def test_damaged_content_is_told_and_all_else_goes_on(lab: Lab) -> None:
         with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
             clients.pop3.retr(2)
         clients.told("SELECT", "INBOX")
-        refusal = "NO [UNAVAILABLE] FETCH completed."
+        refusal = "NO [UNAVAILABLE] The mail store can't be read now."
         assert clients.told("FETCH", "1:3", "(BODY.PEEK[])") == refusal
         assert clients.submit(SMALL).startswith(b"250")
 
@@ -532,7 +532,8 @@ def test_one_octet_that_has_changed_is_told_and_never_given(lab: Lab) -> None:
             clients.pop3.retr(2)
         assert clients.pop3.retr(3)[1][-1] == b"body 3"
         clients.told("SELECT", "INBOX")
-        assert clients.told("FETCH", "1:3", "(BODY.PEEK[])") == "NO [CORRUPTION] FETCH completed."
+        refusal = "NO [CORRUPTION] A message in this mailbox was damaged on the disk."
+        assert clients.told("FETCH", "1:3", "(BODY.PEEK[])") == refusal
         assert len(clients.imap.untagged_responses.pop("FETCH")) == 4
         assert clients.told("FETCH", "1:3", "(FLAGS)") == "OK FETCH completed."
         assert clients.told("SEARCH", "BODY", "body").startswith("NO [CORRUPTION] ")

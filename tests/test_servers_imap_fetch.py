@@ -128,7 +128,7 @@ def pymaps(store: Store, selected: Selected, read: FetchCommand) -> bytes:
             attributes = MessageAttributes(Message(store, row), selected, read.attributes)
             async with attributes.load_hook():
                 octets += FetchResponse(number, attributes).tobytes()
-        return octets
+        return octets.replace(b"\0", b"\x80")  # pymap sends NUL, which no literal may hold
 
     return asyncio.run(write())
 

@@ -6,13 +6,12 @@ a client gets BAD instead of something half right.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, cast
 
+from pymap.frozen import frozenlist
 from pymap.parsing import EndLine, Params, Space
 from pymap.parsing.command import (
     Command,
@@ -26,9 +25,8 @@ from pymap.parsing.command import (
 from pymap.parsing.commands import Commands, InvalidCommand
 from pymap.parsing.exceptions import NotParseable
 from pymap.parsing.message import AppendMessage
-from pymap.parsing.primitives import Atom, List, LiteralString, String
+from pymap.parsing.primitives import LiteralString
 from pymap.parsing.specials import (
-    AString,
     DateTime,
     ExtensionOptions,
     FetchAttribute,
@@ -38,20 +36,42 @@ from pymap.parsing.specials import (
     SequenceSet,
     StatusAttribute,
 )
+from pymap.parsing.state import ParsingState
 
+from labserver.servers.imap import atoms
+from labserver.servers.imap.atoms import AString, Atom, Buffer, Refused, Tag
 from labserver.servers.imap.fetch import MOST, Items
-from labserver.servers.imap.mailboxes import DELIMITER
+from labserver.servers.imap.names import MailboxName, decoded, with_inbox
 
+_FIELDS = re.compile(rb"((?:[1-9][0-9]*\.)*)(HEADER\.FIELDS(?:\.NOT)?) *(?=\()", re.IGNORECASE)
+_FIELD_NAME = re.compile(rb"[ -~]*")
 _INITIAL_RESPONSE = re.compile(rb"=|[A-Za-z0-9+/]+={0,2}")
-_SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 _KEY_OF_KEYS = re.compile(rb" *(?:(NOT|OR) +|(?=\())", re.IGNORECASE)
+_OF_KEYWORD = re.compile(rb" *((?:UN)?KEYWORD) +", re.IGNORECASE)
 _CHARSETS = {b"US-ASCII": "ascii", b"UTF-8": "utf-8"}
 _BAD_CHARSET = b"BADCHARSET (US-ASCII UTF-8)"
-
-Buffer = memoryview
+_MOST_ITEMS = 100
+"""What one FETCH, or one STATUS, can ask for."""
+_MOST_FIELDS = 1000
+"""Names of header fields in one FETCH."""
+_MOST_KEYS = 100
+"""Search keys; those that are made of others don't count."""
 
 
 # -- logging in
+
+
+class LoginCommand(nonauth.LoginCommand):
+    """LOGIN"""
+
+    @classmethod
+    def parse(cls, buf: Buffer, params: Params) -> tuple[LoginCommand, Buffer]:
+        _, buf = Space.parse(buf, params)
+        name, buf = AString.parse(buf, params)
+        _, buf = Space.parse(buf, params)
+        password, buf = AString.parse(buf, params)
+        _, buf = EndLine.parse(buf, params)
+        return cls(params.tag, name.value, password.value), buf
 
 
 class AuthenticateCommand(nonauth.AuthenticateCommand):
@@ -79,42 +99,6 @@ class AuthenticateCommand(nonauth.AuthenticateCommand):
 
 
 # -- mailbox names
-
-
-class MailboxName(Mailbox):
-    """A mailbox's name in modified UTF-7 (RFC 3501 section 5.1.3).
-
-    INBOX is INBOX in any letter case, where it is a name's first level as well.
-    """
-
-    @classmethod
-    def parse(cls, buf: Buffer, params: Params) -> tuple[MailboxName, Buffer]:
-        name, after = AString.parse(buf, params)
-        return cls(_with_inbox(decoded_name(name.value, buf))), after
-
-
-def _with_inbox(name: str) -> str:
-    first, delimiter, rest = name.partition(DELIMITER)
-    return f"INBOX{delimiter}{rest}" if first.upper() == "INBOX" else name
-
-
-def decoded_name(octets: bytes, buf: Buffer) -> str:
-    """A name, or a pattern of names, as text. Raises `NotParseable`."""
-    try:
-        text = octets.decode("ascii")
-        if "&" in _SHIFTED.sub("", text):
-            raise ValueError("a shift to base64 has no end")
-        return _SHIFTED.sub(lambda found: _unshifted(found[1]) if found[1] else "&", text)
-    except ValueError as error:
-        raise NotParseable(buf) from error
-
-
-def _unshifted(letters: str) -> str:
-    try:
-        octets = base64.b64decode(letters.replace(",", "/") + "=" * (-len(letters) % 4))
-    except binascii.Error as error:
-        raise ValueError("not base64") from error
-    return octets.decode("utf-16-be")
 
 
 def _mailbox(buf: Buffer, params: Params) -> tuple[MailboxName, Buffer]:
@@ -198,16 +182,15 @@ class ListCommand(auth.ListCommand):
         reference, buf = _mailbox(buf, params)
         _, buf = Space.parse(buf, params)
         # Unlike a name, a pattern may have wildcards outside quotes.
-        bare = cls._list_mailbox_pattern.match(buf)
+        bare = atoms.LIST_PATTERN.match(buf)
         if bare:
-            octets, buf = bare.group(0), buf[bare.end(0) :]
+            octets, buf = bytes(bare[0]), buf[bare.end() :]
         else:
-            string, buf = String.parse(buf, params)
-            octets = string.value
+            octets, buf = atoms.string(buf, params)
         _, buf = EndLine.parse(buf, params)
-        pattern = decoded_name(bytes(octets), buf)
+        pattern = decoded(octets, buf)
         # Of a reference and a pattern only what they are together is a name.
-        return cls(params.tag, "", _with_inbox(reference.value + pattern) if pattern else ""), buf
+        return cls(params.tag, "", with_inbox(reference.value + pattern) if pattern else ""), buf
 
 
 class LSubCommand(ListCommand):
@@ -231,11 +214,11 @@ class StatusCommand(auth.StatusCommand):
     def parse(cls, buf: Buffer, params: Params) -> tuple[StatusCommand, Buffer]:
         name, buf = _mailbox(buf, params)
         _, buf = Space.parse(buf, params)
-        items, buf = List.parse(buf, params.copy(expected=[StatusItem]))
-        if not items.value:
+        items, buf = atoms.items(StatusItem, buf, params, _MOST_ITEMS)
+        if not items:
             raise NotParseable(buf)
         _, buf = EndLine.parse(buf, params)
-        return cls(params.tag, name, items.get_as(StatusItem)), buf
+        return cls(params.tag, name, items), buf
 
 
 class AppendCommand(auth.AppendCommand):
@@ -244,12 +227,11 @@ class AppendCommand(auth.AppendCommand):
     @classmethod
     def parse(cls, buf: Buffer, params: Params) -> tuple[AppendCommand, Buffer]:
         name, buf = _mailbox(buf, params)
-        flags: Sequence[Flag] = ()
+        flags: frozenset[Flag] = frozenset()
         when = None
         _, buf = Space.parse(buf, params)
         if bytes(buf[:1]) == b"(":
-            listed, buf = List.parse(buf, params.copy(expected=[Flag]))
-            flags = listed.get_as(Flag)
+            flags, buf = atoms.flags(buf)
             _, buf = Space.parse(buf, params)
         if bytes(buf[:1]) == b'"':
             date, buf = DateTime.parse(buf, params)
@@ -259,8 +241,9 @@ class AppendCommand(auth.AppendCommand):
         if message.binary:
             raise NotParseable(buf)
         _, buf = EndLine.parse(buf, params)
-        messages = [AppendMessage(message.value, when, frozenset(flags))]
-        return cls(params.tag, name, messages, cancelled=not message.value), buf
+        octets = atoms.without_nul(message.value, buf)
+        messages = [AppendMessage(octets, when, flags)]
+        return cls(params.tag, name, messages, cancelled=not octets), buf
 
 
 # -- commands on messages
@@ -309,6 +292,41 @@ class UidMoveCommand(MoveCommand):
     uid = True
 
 
+class StoreCommand(select.StoreCommand):
+    """STORE"""
+
+    @classmethod
+    def parse(cls, buf: Buffer, params: Params) -> tuple[StoreCommand, Buffer]:
+        _, buf = Space.parse(buf, params)
+        numbers, buf = SequenceSet.parse(buf, params.copy(uid=cls.uid))
+        options, buf = ExtensionOptions.parse(buf, params)
+        _, buf = Space.parse(buf, params)
+        mode, silent, buf = cls._parse_store_info(buf, params)
+        _, buf = Space.parse(buf, params)
+        flags, buf = atoms.flags_to_the_end(buf, params)
+        return cls(params.tag, numbers, flags, mode, silent, options), buf
+
+
+class UidStoreCommand(StoreCommand):
+    """UID STORE"""
+
+    command = b"UID STORE"
+    delegate = StoreCommand
+    uid = True
+
+
+class FieldName(AString):
+    """The name of a header field."""
+
+    @classmethod
+    def parse(cls, buf: Buffer, params: Params) -> tuple[FieldName, Buffer]:
+        name, after = super().parse(buf, params)
+        if not _FIELD_NAME.fullmatch(name.value):
+            # It would have to be told back, and can't be in any header.
+            raise Refused(buf, b"A header field's name has no such characters.")
+        return cls(name.value), after
+
+
 class FetchItem(FetchAttribute):
     """What FETCH can be asked for: RFC 3501's items, not those of BINARY or OBJECTID."""
 
@@ -333,14 +351,19 @@ class FetchItem(FetchAttribute):
 
     @classmethod
     def _parse_section(cls, buf: Buffer, params: Params) -> tuple[FetchAttribute.Section, Buffer]:
-        section, after = super()._parse_section(buf, params)
-        if not section.headers:
+        fields = _FIELDS.match(buf)
+        if fields is None:
+            section, after = super()._parse_section(buf, params)
+            if section.headers:
+                raise NotParseable(buf)
             return section, after
         # pymap takes quotes for a part of a name, and doesn't keep the names' order.
-        start = bytes(buf).index(b"(")
-        listed, after = List.parse(buf[start:], params.copy(expected=[AString]))
-        names = [name.value for name in listed.get_as(AString)]
-        return cls.Section(section.parts, section.specifier, names), after
+        parts = [int(number) for number in fields[1].split(b".")[:-1]]
+        listed, after = atoms.items(FieldName, buf[fields.end() :], params, _MOST_FIELDS)
+        if not listed:
+            raise NotParseable(after)
+        names = [name.value for name in listed]
+        return cls.Section(parts, bytes(fields[2]).upper(), names), after
 
     @property
     def for_response(self) -> FetchAttribute:
@@ -350,11 +373,16 @@ class FetchItem(FetchAttribute):
         return FetchItem(self.value, self.section, partial)
 
     @property
+    def names(self) -> tuple[bytes, ...]:
+        """The header fields that it names."""
+        return self.section.names if isinstance(self.section, FetchItem.Section) else ()
+
+    @property
     def raw(self) -> bytes:
         raw = super().raw
-        if isinstance(self.section, FetchItem.Section) and self.section.names:
+        if self.names:
             before, _, rest = raw.partition(b" (")
-            names = b" ".join(bytes(AString(name)) for name in self.section.names)
+            names = b" ".join(bytes(AString(name)) for name in self.names)
             return b"%b (%b)%b" % (before, names, rest.partition(b")")[2])
         return raw
 
@@ -397,13 +425,15 @@ def _items(buf: Buffer, params: Params, *, uid: bool) -> tuple[Items, Buffer]:
         items = [FetchItem(name) for name in macro]
         buf = buf[len(bytes(buf).rstrip()) :]
     elif bytes(buf[:1]) == b"(":
-        listed, buf = List.parse(buf, params.copy(expected=[FetchItem]))
-        items = list(listed.get_as(FetchItem))
+        items, buf = atoms.items(FetchItem, buf, params, _MOST_ITEMS)
     else:
         item, buf = FetchItem.parse(buf, params)
         items = [item]
     if not items:
         raise NotParseable(buf)
+    if sum(len(item.names) for item in items if isinstance(item, FetchItem)) > _MOST_FIELDS:
+        text = b"A FETCH can name at most %d header fields." % _MOST_FIELDS
+        raise Refused(buf, text, b"LIMIT")
     if uid and b"UID" not in [item.value for item in items]:
         items.append(FetchItem(b"UID"))
     _, buf = EndLine.parse(buf, params)
@@ -452,6 +482,12 @@ def _known_items(text: bytes, uid: bool) -> Items:
     return items
 
 
+class _Counting(ParsingState):
+    """What is known while a SEARCH is read: how many keys it has so far."""
+
+    keys = 0
+
+
 class Key(SearchKey):
     """A search key. NOT may negate NOT, parentheses are never empty (RFC 3501 section 9)."""
 
@@ -459,22 +495,40 @@ class Key(SearchKey):
     def parse(cls, buf: Buffer, params: Params) -> tuple[SearchKey, Buffer]:
         made_of_keys = _KEY_OF_KEYS.match(buf)
         if made_of_keys is None:
-            key, after = super().parse(buf, params)
-            if key.value in (b"EMAILID", b"THREADID"):
-                raise NotParseable(buf)
-            return key, after
+            return cls._parse_one(buf, params)
         operator, buf = (made_of_keys[1] or b"").upper(), buf[made_of_keys.end() :]
         if not operator:
-            listed, buf = List.parse(buf, params.copy(expected=[cls]))
-            if not listed.value:
+            listed, buf = atoms.items(cls, buf, params, _MOST_KEYS)
+            if not listed:
                 raise NotParseable(buf)
-            return cls(b"KEYSET", listed.get_as(SearchKey)), buf
+            return cls(b"KEYSET", frozenlist(listed)), buf
         key, buf = cls.parse(buf, params)
         if operator == b"NOT":
             return key.not_inverse, buf
         _, buf = Space.parse(buf, params)
         other, buf = cls.parse(buf, params)
         return cls(b"OR", (key, other)), buf
+
+    @classmethod
+    def _parse_one(cls, buf: Buffer, params: Params) -> tuple[SearchKey, Buffer]:
+        if isinstance(params.state, _Counting):
+            params.state.keys += 1
+            if params.state.keys > _MOST_KEYS:
+                text = b"A search can have at most %d keys." % _MOST_KEYS
+                raise Refused(buf, text, b"LIMIT")
+        of_keyword = _OF_KEYWORD.match(buf)
+        if of_keyword is not None:
+            name, after = Atom.parse(buf[of_keyword.end() :], params)
+            return cls(of_keyword[1].upper(), Flag(name.value)), after
+        key, after = super().parse(buf, params)
+        if key.value in (b"EMAILID", b"THREADID"):
+            raise NotParseable(buf)
+        return key, after
+
+    @classmethod
+    def _parse_astring_filter(cls, buf: Buffer, params: Params) -> tuple[str, Buffer]:
+        said, after = AString.parse(buf, params)
+        return said.value.decode(params.charset or "ascii"), after
 
 
 class SearchCommand(select.SearchCommand):
@@ -491,9 +545,11 @@ class SearchCommand(select.SearchCommand):
             charset = _CHARSETS[name.value.upper()]
             _, buf = Space.parse(buf, params)
         keys = []
+        counting = _Counting(continuations=cast("Sequence[Buffer]", params.state.continuations))
+        params = params.copy(counting, charset=charset)
         try:
             while True:
-                key, buf = Key.parse(buf, params.copy(charset=charset))
+                key, buf = Key.parse(buf, params)
                 keys.append(key)
                 if _at_end(buf, params):
                     break
@@ -571,6 +627,7 @@ _CORRECTED: tuple[type[Command], ...] = (
     FetchCommand,
     IdleCommand,
     ListCommand,
+    LoginCommand,
     LSubCommand,
     MoveCommand,
     NamespaceCommand,
@@ -578,19 +635,44 @@ _CORRECTED: tuple[type[Command], ...] = (
     SearchCommand,
     SelectCommand,
     StatusCommand,
+    StoreCommand,
     SubscribeCommand,
     UidCopyCommand,
     UidFetchCommand,
     UidMoveCommand,
     UidSearchCommand,
+    UidStoreCommand,
     UnselectCommand,
     UnsubscribeCommand,
 )
 
 
+class _Commands(Commands):
+    """How a command is told by its tag and its name."""
+
+    def parse(self, buf: Buffer, params: Params) -> tuple[Command, Buffer]:
+        name = b""
+        try:
+            tag, buf = Tag.parse(buf, params)
+            params = params.copy(tag=tag.value)
+            while not name or self.commands[name].compound:
+                _, buf = Space.parse(buf, params)
+                word, buf = Atom.parse(buf, params)
+                name = b" ".join((name, word.value.upper())).lstrip()
+                if name not in self.commands:
+                    return InvalidCommand(params, None, name), buf[:0]
+        except NotParseable as error:
+            return InvalidCommand(params, error), buf[:0]
+        known = self.commands[name]
+        try:
+            return known.parse(buf, params.copy(command_name=name))
+        except NotParseable as error:
+            return InvalidCommand(params, error, name, known), buf[:0]
+
+
 def all_commands() -> Commands:
     """All commands that this server knows."""
-    commands = Commands()
+    commands = _Commands()
     # RFC 2971 wants more of ID than pymap reads, and nothing is lost without it.
     commands.deregister(b"ID")
     for command in _CORRECTED:

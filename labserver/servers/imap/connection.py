@@ -37,13 +37,13 @@ from pymap.parsing.response import (
     ResponseOk,
     UntaggedResponse,
 )
-from pymap.parsing.specials import Tag
 from pymap.parsing.state import ParsingInterrupt, ParsingState
 from pysasl.creds.server import ServerCredentials
 from pysasl.exception import AuthenticationError
 from pysasl.mechanism import ChallengeResponse, ServerChallenge
 
 from labserver.rules import Action, Limits, Occasion
+from labserver.servers.imap.atoms import HALF_A_TAG, Tag
 from labserver.servers.imap.commands import (
     AuthenticateCommand,
     IdleCommand,
@@ -71,9 +71,7 @@ _BIG_OCTETS = 64 * 1024
 """What is longer is sent by itself."""
 _BAD_COMMANDS = 20
 """Commands in a row that weren't commands."""
-_APPEND = re.compile(rb"[^ ]+ APPEND ", re.IGNORECASE)
-_HALF_A_TAG = re.compile(rb" *[!#$&',-\[\]^-z|~]+[^!#$&',-\[\]^-z|~ \r\n]")
-"""What begins like a tag and isn't one; an answer can't name it."""
+_APPEND = re.compile(rb" *[^ ]+ +APPEND ", re.IGNORECASE)
 _NON_SYNC = re.compile(rb"\{([0-9]+)\+\}\r?\n\Z")
 
 
@@ -132,8 +130,8 @@ class Connection(IMAPConnection):
         self._limits = limits
         self._incoming = reader
         self._output = _Output()
-        self._most_octets = _LITERAL_OCTETS
-        """How long a literal of the command being read may be."""
+        self._most_appended = _LITERAL_OCTETS
+        """How long a literal of APPEND may be."""
         self._commands = 0
         self._bad_commands = 0
         self._may_wait = True
@@ -173,7 +171,7 @@ class Connection(IMAPConnection):
             if len(literal[1]) > 18 or int(literal[1]) > self._limits.session_octets:
                 raise _FarewellError(b"That is longer than a session may be.", b"TOOBIG")
             octets = int(literal[1])
-            if too_big or len(line) + octets > self._most_octets + LINE_OCTETS:
+            if too_big or len(line) + octets > self._most_octets_of(line) + LINE_OCTETS:
                 # It comes anyway; it is read, but not kept.
                 too_big = True
                 await self._skip(octets)
@@ -183,6 +181,10 @@ class Connection(IMAPConnection):
         if too_big:
             raise _TooBigError(bytes(line))
         return memoryview(bytes(line))
+
+    def _most_octets_of(self, line: bytes | bytearray | memoryview) -> int:
+        """How long all literals of a command that begins like that may be together."""
+        return self._most_appended if _APPEND.match(line) else _LITERAL_OCTETS
 
     async def _read_to_line_end(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
         try:
@@ -205,7 +207,7 @@ class Connection(IMAPConnection):
     async def read_command(self, state: ConnectionState) -> Command:
         """The next command; one that can't be read is an `InvalidCommand`."""
         logged_in = cast(State, state).logged_in
-        most = self._most_octets = self._limits.message if logged_in else _LITERAL_OCTETS
+        most = self._most_appended = self._limits.message if logged_in else _LITERAL_OCTETS
         line = memoryview(b"")
         literals: list[memoryview] = []
         try:
@@ -217,12 +219,12 @@ class Connection(IMAPConnection):
                 params = self.params.copy(ParsingState(continuations=literals), max_append_len=most)
                 try:
                     command, _ = self.commands.parse(line, params)
-                    half = isinstance(command, InvalidCommand) and _HALF_A_TAG.match(line)
+                    half = isinstance(command, InvalidCommand) and HALF_A_TAG.match(line)
                     return self._unreadable(line) if half else command
                 except ParsingInterrupt as interrupt:
                     self._announce(bytes(line))
                     await self._interrupt(state, interrupt, literals)
-                if sum(map(len, literals)) > most + LINE_OCTETS:
+                if sum(map(len, literals)) > self._most_octets_of(line) + LINE_OCTETS:
                     raise _FarewellError(b"That command is too long.", b"CLIENTBUG")
         except _TooBigError as error:
             return self._unreadable(line or memoryview(error.line), b"TOOBIG")
@@ -234,7 +236,7 @@ class Connection(IMAPConnection):
         params = self.params
         with contextlib.suppress(NotParseable):
             tag, _ = Tag.parse(line, params)
-            if not _HALF_A_TAG.match(line):
+            if not HALF_A_TAG.match(line):
                 params = params.copy(tag=tag.value)
         return UnreadableCommand(params, code)
 

@@ -149,6 +149,18 @@ def _chosen(section: FetchAttribute.Section) -> Callable[[Content], Writeable]:
     return lambda content: content.get_message_headers(parts, names, True)
 
 
+def _sendable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same row; in its content 0x80 stands for NUL.
+
+    SMTP lets NUL into a message, a literal may not hold it (RFC 3501 section 9). Another octet in
+    its place leaves all sizes and offsets as they are; Dovecot puts the same one.
+    """
+    octets = row[_OCTETS]
+    if octets is None or b"\0" not in octets:
+        return row
+    return (*row[:_OCTETS], octets.replace(b"\0", b"\x80"), *row[_OCTETS + 1 :])
+
+
 def _content(row: tuple[Any, ...]) -> Content:
     return Content(row[_SIZE], lambda: row[_OCTETS])
 
@@ -243,7 +255,7 @@ class Fetched(UntaggedResponse):
     def _rows(self, uids: Sequence[int], done: int) -> Iterable[tuple[Any, ...]]:
         """What is known of these messages, as far as it is asked for."""
         if self._items.octets:
-            return self._store.contents(self._mailbox, uids[done], uids[-1])
+            return map(_sendable, self._store.contents(self._mailbox, uids[done], uids[-1]))
         if self._items.rows:
             return self._store.sizes(self._mailbox, uids[done], uids[-1], self._most)
         return ((uid, 0, 0.0, b"") for uid in uids[done : done + self._most])

@@ -7,56 +7,87 @@ of them ask the same store.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable, Sequence
-from typing import cast
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from pymap.backend.mailbox import MailboxDataInterface, MailboxSetInterface
 from pymap.backend.session import BaseSession
 from pymap.concurrent import Event
 from pymap.config import IMAPConfig
-from pymap.exceptions import MailboxError, MailboxReadOnly, ResponseError
+from pymap.exceptions import MailboxReadOnly, ResponseError
 from pymap.flags import FlagOp
 from pymap.interfaces.message import CachedMessage
 from pymap.listtree import ListTree
 from pymap.mailbox import MailboxSnapshot
 from pymap.parsing.message import AppendMessage
 from pymap.parsing.response import ResponseCode, ResponseNo
-from pymap.parsing.response.code import CopyUid
+from pymap.parsing.response.code import AppendUid, CopyUid
 from pymap.parsing.specials import Flag, ObjectId, SearchKey, SequenceSet
 from pymap.parsing.specials.flag import Deleted, Seen
 from pymap.selected import SelectedMailbox, SelectedSet
 
 from labserver.network.clock import Clock
-from labserver.servers.imap.messages import Message, Remembered
+from labserver.servers.imap.atoms import MOST_KEYWORDS
+from labserver.servers.imap.messages import Message, Remembered, flags_of
+from labserver.servers.imap.names import DELIMITER, BadName, Pattern, checked
 from labserver.servers.imap.search import Candidate, condition
-from labserver.servers.imap.selected import SYSTEM_FLAGS, KeptFlags, Selected, apply
+from labserver.servers.imap.selected import (
+    SYSTEM_FLAGS,
+    KeptFlags,
+    Selected,
+    apply,
+    permanent_flags,
+)
 from labserver.store import MailboxExists, MailboxRow, NoSuchMailbox, Store, StoreError
 
-DELIMITER = "/"
-_LONGEST_NAME = 255
 _MOST_SEARCHED = 1000
 """Messages searched before other clients are served."""
 _COST_OF_CONTENT = 100
 """One that is looked into counts as so many that aren't."""
 
+_MOST_CHANGED = 500
+"""Messages changed before other clients are served."""
+_MOST_MAILBOXES = 1000
+"""Mailboxes, and subscriptions, that an account may have."""
+
 AnyMessage = Message | Remembered
 _PERMITTED = KeptFlags()
 
 
-class Expunged(ResponseError):
-    """A command named a message by a number whose message another client has removed."""
+class Refusal(ResponseError):
+    """A command can't be obeyed, or not all of it: a sentence for people and a response code."""
+
+    def __init__(self, text: bytes, code: bytes) -> None:
+        super().__init__(text)
+        self._text, self._code = text, code
 
     def get_response(self, tag: bytes) -> ResponseNo:
-        text = b"Some of these messages have been expunged."
-        return ResponseNo(tag, text, ResponseCode.of(b"EXPUNGEISSUED"))
+        return ResponseNo(tag, self._text, ResponseCode.of(self._code))
 
 
-class BadName(MailboxError):
-    """A mailbox can't have that name."""
+class Expunged(Refusal):
+    """A command named a message by a number whose message another client has removed."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(name, why.encode(), ResponseCode.of(b"CANNOT"))
+    TEXT = b"Some of these messages have been expunged."
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT, b"EXPUNGEISSUED")
+
+
+class Limited(Refusal):
+    """There would be more of something than this server keeps."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text, b"LIMIT")
+
+
+class InPart(Refusal):
+    """The store failed after a part of the messages had been changed."""
+
+    def __init__(self) -> None:
+        text = b"The mail store failed; only a part of the messages was changed."
+        super().__init__(text, b"UNAVAILABLE")
 
 
 class Snapshot(MailboxSnapshot):
@@ -71,7 +102,7 @@ class Snapshot(MailboxSnapshot):
             ObjectId(b"F%d" % row.id),
             False,
             row.uidvalidity,
-            _PERMITTED.defined | keywords,
+            permanent_flags(keywords),
             frozenset(),
             counts.messages,
             counts.recent,
@@ -160,20 +191,12 @@ class Mailbox(MailboxDataInterface[AnyMessage]):
         return self._store.move(self.row.id, uid, destination.row.id)
 
     async def get(self, uid: int, cached_msg: CachedMessage) -> AnyMessage:
-        row = self._store.message(self.row.id, uid)
-        if row is None:
-            return Remembered(uid, cached_msg.permanent_flags, expunged=True)
-        return Message(self._store, row)
+        raise NotImplementedError("FETCH is told by `fetch.py`; see `State.do_fetch`.")
 
     async def update(
         self, uid: int, cached_msg: CachedMessage, flag_set: frozenset[Flag], mode: FlagOp
     ) -> AnyMessage:
-        message = await self.get(uid, cached_msg)
-        flags = apply(mode, message.permanent_flags, flag_set)
-        if not message.expunged and flags != message.permanent_flags:
-            self._store.set_flags(self.row.id, uid, frozenset(map(str, flags)))
-            message.permanent_flags = flags
-        return message
+        raise NotImplementedError("Flags are changed by `Session.store_flags`.")
 
     async def delete(self, uids: Iterable[int]) -> None:
         self._store.remove(self.row.id, uids)
@@ -201,6 +224,9 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
 
     async def set_subscribed(self, name: str, subscribed: bool) -> None:
         if subscribed:
+            names = self._store.subscriptions(self._account)
+            if checked(name) not in names and len(names) >= _MOST_MAILBOXES:
+                raise Limited(b"An account can have at most %d subscriptions." % _MOST_MAILBOXES)
             self._store.subscribe(self._account, name)
         else:
             self._store.unsubscribe(self._account, name)
@@ -222,13 +248,14 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
         return Mailbox(self._store, self._clock, row)
 
     async def add_mailbox(self, name: str) -> ObjectId:
-        name = _checked(name.removesuffix(DELIMITER))
+        name = checked(name.removesuffix(DELIMITER))
         with self._store.transaction():
             try:
                 row = self._store.create_mailbox(self._account, name)
             except MailboxExists as error:
                 raise ValueError(name) from error
             self._ensure_superiors(name)
+            self._refuse_too_many()
         return ObjectId(b"F%d" % row.id)
 
     async def delete_mailbox(self, name: str) -> None:
@@ -238,7 +265,7 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
 
     async def rename_mailbox(self, before: str, after: str) -> None:
         mailboxes = self._by_name()
-        after = _checked(after.removesuffix(DELIMITER))
+        after = checked(after.removesuffix(DELIMITER))
         tree = ListTree(DELIMITER).update(*mailboxes)
         if tree.get(before) is None:
             raise KeyError(before)
@@ -251,8 +278,9 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
             raise BadName(after, "A mailbox can't become its own inferior.")
         with self._store.transaction():
             for old, new in tree.get_renames(before, after):
-                self._store.rename_mailbox(mailboxes[old].id, _checked(new))
+                self._store.rename_mailbox(mailboxes[old].id, checked(new))
             self._ensure_superiors(after)
+            self._refuse_too_many(len(mailboxes))
 
     def _empty_inbox_into(self, name: str) -> None:
         """INBOX can't be renamed: its messages go to the new mailbox (RFC 3501 section 6.3.5)."""
@@ -262,6 +290,7 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
             for message in self._store.messages(inbox.id):
                 self._store.move(inbox.id, message.uid, target.id)
             self._ensure_superiors(name)
+            self._refuse_too_many()
 
     def _by_name(self) -> dict[str, MailboxRow]:
         return {row.name: row for row in self._store.mailboxes(self._account)}
@@ -271,28 +300,62 @@ class MailboxSet(MailboxSetInterface[Mailbox]):
         for depth in range(1, len(levels)):
             self._store.ensure_mailbox(self._account, DELIMITER.join(levels[:depth]))
 
+    def _refuse_too_many(self, before: int = 0) -> None:
+        """Undo what gives the account too many mailboxes; as many as before are never too many."""
+        if len(self._store.mailboxes(self._account)) > max(_MOST_MAILBOXES, before):
+            raise Limited(b"An account can have at most %d mailboxes." % _MOST_MAILBOXES)
 
-def _checked(name: str) -> str:
-    """A name for a new mailbox. Raises `BadName`."""
-    if not all(name.split(DELIMITER)):
-        raise BadName(name, "Each level of a mailbox's name needs at least one character.")
-    if len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
-        raise BadName(name, f"A mailbox's name can have at most {_LONGEST_NAME} octets.")
-    if any(not c.isprintable() or c in "*%" for c in name):
-        raise BadName(name, "A mailbox's name can't contain *, % or control characters.")
-    return name
+
+class _Keywords:
+    """The keywords of mailboxes, as far as the commands of one client need to know them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[int, tuple[int, frozenset[bytes]]] = {}
+        """By mailbox: up to which moment it is known, and all keywords it has had."""
+
+    def refuse_too_many(
+        self, mailbox: int, flags: Iterable[Flag], instead_of: Iterable[int] = ()
+    ) -> None:
+        """Raise `Limited` where a mailbox can't have these too.
+
+        They replace those of the messages with the UIDs `instead_of`.
+        """
+        given = _lower(flags)
+        if not given:
+            return
+        moment, known = self._known.get(mailbox, (0, frozenset()))
+        changes = self._store.changes(mailbox, moment)
+        known |= _lower(*map(flags_of, set(changes.flags.values())))
+        if not given <= known and len(given | known) > MOST_KEYWORDS:
+            # Some may be used no more.
+            replaced = set(instead_of)
+            now = self._store.changes(mailbox).flags
+            known = _lower(*map(flags_of, set(now.values())))
+            left = {names for uid, names in now.items() if uid not in replaced}
+            kept = known if not replaced else _lower(*map(flags_of, left))
+            if not given <= kept and len(given | kept) > MOST_KEYWORDS:
+                raise Limited(b"A mailbox can have at most %d keywords." % MOST_KEYWORDS)
+        self._known[mailbox] = changes.modseq, known
+
+
+def _lower(*flags: Iterable[Flag]) -> frozenset[bytes]:
+    """The keywords in these sets of flags; those that differ in case are one."""
+    return frozenset(flag.value.lower() for each in flags for flag in each if not flag.is_system)
 
 
 class Session(BaseSession[AnyMessage]):
     """One client that has logged in to an account.
 
-    pymap changes messages one by one; here what one command does is one change of the store.
+    pymap changes messages one by one; here what one command does is one change of the store, or,
+    with many messages, as few as let other clients be served meanwhile.
     """
 
     def __init__(self, config: IMAPConfig, store: Store, clock: Clock, account: str) -> None:
         super().__init__(account)
         self._config, self._store, self._clock = config, store, clock
         self._mailboxes = MailboxSet(store, clock, account)
+        self._keywords = _Keywords(store)
 
     @property
     def config(self) -> IMAPConfig:
@@ -342,11 +405,12 @@ class Session(BaseSession[AnyMessage]):
             found.append(("", DELIMITER, [b"Noselect"]))
         elif subscribed:
             wanted = await self._mailboxes.list_subscribed()
-            for name in _subscribed(wanted, ref_name + filter_):
+            for name in _subscribed(wanted, Pattern(ref_name + filter_)):
                 found.append((name, DELIMITER, _subscribed_attributes(name, wanted, tree)))
         else:
+            pattern = Pattern(ref_name + filter_)
             for entry in tree.list():
-                if _matches(ref_name + filter_, entry.name):
+                if pattern.fits(entry.name):
                     found.append((entry.name, DELIMITER, entry.attributes))
         return found, await self._load_updates(selected, None)
 
@@ -355,49 +419,86 @@ class Session(BaseSession[AnyMessage]):
     ) -> tuple[Iterable[tuple[int, AnyMessage]], SelectedMailbox]:
         raise NotImplementedError("FETCH is told by `fetch.py`; see `State.do_fetch`.")
 
-    async def look(self, selected: Selected, read: Iterable[range] = ()) -> None:
+    async def append_messages(
+        self,
+        name: str,
+        messages: Sequence[AppendMessage],
+        selected: SelectedMailbox | None = None,
+    ) -> tuple[AppendUid, SelectedMailbox | None]:
+        mailbox = cast(Mailbox, await self._get_mailbox(name, try_create=True))
+        for message in messages:
+            self._keywords.refuse_too_many(mailbox.row.id, message.flag_set)
+        return await super().append_messages(name, messages, selected)
+
+    async def look(self, selected: Selected, read: Sequence[range] = ()) -> None:
         """Learn what happened in the mailbox; messages that are `read` become \\Seen."""
         mailbox = await self._get_selected(selected)
         await mailbox.update_selected(selected)
-        unseen = {
-            uid: flags
-            for _, uids in selected.still_there(read)
-            for uid in uids
-            if (flags := selected.flags_now(uid)) is not None and Seen not in flags
-        }
-        if unseen:
-            with self._store.transaction():
-                for uid, flags in unseen.items():
-                    names = frozenset(map(str, flags | {Seen}))
-                    self._store.set_flags(mailbox.row.id, uid, names)
-            await mailbox.update_selected(selected)
+        if read:
+            await self._change(mailbox, selected, read, frozenset({Seen}), FlagOp.ADD)
 
-    async def update_flags(
+    async def store_flags(
         self,
-        selected: SelectedMailbox,
-        sequence_set: SequenceSet,
+        selected: Selected,
+        runs: Sequence[range],
         flag_set: frozenset[Flag],
-        mode: FlagOp = FlagOp.REPLACE,
-    ) -> tuple[Iterable[tuple[int, AnyMessage]], SelectedMailbox]:
+        mode: FlagOp,
+        *,
+        silent: bool,
+    ) -> None:
+        """Change the flags of these messages, as far as they are still there.
+
+        Raises `Refusal`, `StoreError` where nothing was changed.
+        """
         if selected.readonly:
             raise MailboxReadOnly()
-        flags = selected.permanent_flags & flag_set
-        return await self._update_flags(selected, sequence_set, flags, mode)
-
-    async def _update_flags(
-        self,
-        selected: SelectedMailbox,
-        sequence_set: SequenceSet,
-        flags: frozenset[Flag],
-        mode: FlagOp,
-    ) -> tuple[Iterable[tuple[int, AnyMessage]], SelectedMailbox]:
         mailbox = await self._get_selected(selected)
-        with self._store.transaction():
-            updated = [
-                (number, await mailbox.update(known.uid, known, flags, mode))
-                for number, known in selected.messages.get_all(sequence_set)
-            ]
-        return updated, await mailbox.update_selected(selected)
+        await mailbox.update_selected(selected)
+        flags = selected.permanent_flags & flag_set
+        if mode is not FlagOp.DELETE and not flags <= SYSTEM_FLAGS:
+            replaced = _uids(selected, runs) if mode is FlagOp.REPLACE else ()
+            self._keywords.refuse_too_many(mailbox.row.id, flags, replaced)
+        expected = await self._change(mailbox, selected, runs, flags, mode)
+        if silent:
+            selected.expect(expected)
+
+    async def _change(
+        self,
+        mailbox: Mailbox,
+        selected: Selected,
+        runs: Sequence[range],
+        operand: frozenset[Flag],
+        mode: FlagOp,
+    ) -> dict[int, frozenset[Flag]]:
+        """Change flags, some messages after the other, so that other clients are served.
+
+        Gives what a client that knows only what it was told has to expect them to be now.
+        """
+        after = _Memo(lambda flags: apply(mode, flags, operand))
+        names = _Memo(lambda flags: frozenset(map(str, flags)))
+        expected = {}
+        uids = _uids(selected, runs)
+        for begin in range(0, len(uids), _MOST_CHANGED):
+            if begin:
+                await asyncio.sleep(0)
+                await mailbox.update_selected(selected)
+            changed = []
+            for uid in uids[begin : begin + _MOST_CHANGED]:
+                now = selected.flags_now(uid)
+                if now is not None:
+                    expected[uid] = after[selected.told_flags(uid)]
+                    if after[now] != now:
+                        changed.append((uid, names[after[now]]))
+            try:
+                with self._store.transaction() if changed else contextlib.nullcontext():
+                    for uid, flags in changed:
+                        self._store.set_flags(mailbox.row.id, uid, flags)
+            except StoreError as error:
+                if begin:
+                    raise InPart from error
+                raise
+        await mailbox.update_selected(selected)
+        return expected
 
     async def search_mailbox(
         self, selected: SelectedMailbox, keys: frozenset[SearchKey]
@@ -436,8 +537,15 @@ class Session(BaseSession[AnyMessage]):
         flags = self._store.changes(mailbox.row.id).flags
         deleted = str(Deleted)
         uids = [uid for uid in known if deleted in flags.get(uid, ())]
-        if uids:
-            await mailbox.delete(uids)
+        for begin in range(0, len(uids), _MOST_CHANGED):
+            if begin:
+                await asyncio.sleep(0)
+            try:
+                await mailbox.delete(uids[begin : begin + _MOST_CHANGED])
+            except StoreError as error:
+                if begin:
+                    raise InPart from error
+                raise
         return await mailbox.update_selected(selected)
 
     async def copy_messages(
@@ -457,73 +565,62 @@ class Session(BaseSession[AnyMessage]):
     ) -> tuple[CopyUid | None, SelectedMailbox]:
         source = await self._get_selected(selected)
         target = cast(Mailbox, await self._get_mailbox(name, try_create=True))
+        view = cast(Selected, await source.update_selected(selected))
+        uids = [uid for _, uid in view.messages.get_uids(sequence_set)]
+        flags = {view.flags_now(uid) or frozenset() for uid in uids}
+        self._keywords.refuse_too_many(target.row.id, frozenset().union(*flags))
         put = source.copy if keep else source.move
         pairs: list[tuple[int, int]] = []
-        with self._store.transaction():
-            for _, uid in selected.messages.get_uids(sequence_set):
-                there = await put(uid, target)
-                if there is not None:
-                    pairs.append((uid, there))
-                elif not sequence_set.uid:
-                    # All or none (RFC 3501 section 6.4.7).
-                    raise Expunged
+        try:
+            for begin in range(0, len(uids), _MOST_CHANGED):
+                if begin:
+                    await asyncio.sleep(0)
+                some: list[tuple[int, int]] = []
+                with self._store.transaction():
+                    for uid in uids[begin : begin + _MOST_CHANGED]:
+                        there = await put(uid, target)
+                        if there is not None:
+                            some.append((uid, there))
+                        elif not sequence_set.uid:
+                            raise Expunged
+                pairs += some
+        except BaseException as error:
+            if keep and pairs:
+                # All or none (RFC 3501 section 6.4.7).
+                self._store.remove(target.row.id, [there for _, there in pairs])
+            elif pairs and isinstance(error, StoreError):
+                raise InPart from error
+            raise
         code = CopyUid(target.uid_validity, pairs) if pairs else None
         return code, await source.update_selected(selected)
 
 
-_WILDCARDS = re.compile(r"[*%]{2,}")
+class _Memo(dict[frozenset[Flag], Any]):
+    """What comes of a set of flags; many messages have the same ones."""
+
+    def __init__(self, make: Callable[[frozenset[Flag]], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, flags: frozenset[Flag]) -> Any:
+        self[flags] = self._make(flags)
+        return self[flags]
 
 
-def _matches(pattern: str, name: str) -> bool:
-    """Whether LIST's pattern fits: `*` is anything, `%` anything within one level.
-
-    Takes time in proportion to both lengths only, whatever the pattern.
-    """
-    if name == "INBOX":
-        pattern = pattern.upper()
-    # Of wildcards in a row one does as well, and without it a long row would take for ever.
-    pattern = _WILDCARDS.sub(lambda row: "*" if "*" in row[0] else "%", pattern)
-    if len(pattern) - pattern.count("*") - pattern.count("%") > len(name):
-        return False
-    places = _past_wildcards(pattern, {0})
-    for character in name:
-        after = set()
-        for place in places:
-            if place < len(pattern):
-                expected = pattern[place]
-                if expected == "*" or (expected == "%" and character != DELIMITER):
-                    after.add(place)
-                elif expected == character and expected not in "*%":
-                    after.add(place + 1)
-        places = _past_wildcards(pattern, after)
-    return len(pattern) in places
+def _uids(selected: Selected, runs: Iterable[range]) -> list[int]:
+    """The UIDs of these messages as far as they are still there."""
+    return [uid for _, uids in selected.still_there(runs) for uid in uids]
 
 
-def _past_wildcards(pattern: str, places: set[int]) -> set[int]:
-    """These places in a pattern and those reached from them when wildcards stand for nothing."""
-    reached = set(places)
-    for place in places:
-        while place < len(pattern) and pattern[place] in "*%":
-            place += 1
-            reached.add(place)
-    return reached
-
-
-def _subscribed(tree: ListTree, pattern: str) -> list[str]:
+def _subscribed(tree: ListTree, pattern: Pattern) -> list[str]:
     """The names LSUB lists: those subscribed to, and for others a superior that fits."""
     found: dict[str, None] = {}
     for entry in tree.list():
-        if not entry.exists:
-            continue
-        if _matches(pattern, entry.name):
-            found[entry.name] = None
-            continue
-        levels = entry.name.split(DELIMITER)
-        for depth in range(len(levels) - 1, 0, -1):
-            superior = DELIMITER.join(levels[:depth])
-            if _matches(pattern, superior):
-                found[superior] = None
-                break
+        if entry.exists:
+            fitting = [*pattern.levels(entry.name)]
+            if not fitting and entry.name.startswith("INBOX" + DELIMITER):
+                fitting = [*pattern.levels("INBOX")]
+            found |= dict.fromkeys(fitting[-1:])
     return list(found)
 
 

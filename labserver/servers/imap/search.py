@@ -18,6 +18,7 @@ from pymap.parsing.specials import FetchRequirement, Flag, SearchKey
 
 from labserver.servers.imap.messages import Content, Message
 from labserver.servers.imap.parts import without_comments
+from labserver.servers.imap.selected import as_runs, within
 
 _FLAGS = (b"ANSWERED", b"DELETED", b"DRAFT", b"FLAGGED", b"RECENT", b"SEEN")
 
@@ -38,6 +39,16 @@ class Candidate:
         """Its content, which is read when it is needed."""
         self.was_read = True
         return self.message.content
+
+    @cached_property
+    def all_texts(self) -> list[str]:
+        """Its header fields and texts, decoded, in one letter case: what TEXT looks at."""
+        return [text.casefold() for text in self.content.texts(header=True)]
+
+    @cached_property
+    def body_texts(self) -> list[str]:
+        """The same without its own header: what BODY looks at."""
+        return [text.casefold() for text in self.content.texts(header=False)]
 
     @cached_property
     def flag_names(self) -> frozenset[bytes]:
@@ -81,11 +92,10 @@ def _positive(key: SearchKey, numbers: int, max_uid: int) -> Condition:
 
 def _in_set(key: SearchKey, numbers: int, max_uid: int) -> Condition:
     chosen = key.filter_sequence_set
+    runs = as_runs(chosen, max_uid if chosen.uid else numbers)
     if chosen.uid:
-        uids = chosen.flatten(max_uid)
-        return lambda one: one.message.uid in uids
-    wanted = chosen.flatten(numbers)
-    return lambda one: one.number in wanted
+        return lambda one: within(one.message.uid, runs)
+    return lambda one: within(one.number, runs)
 
 
 def _of_flags(key: SearchKey) -> Condition | None:
@@ -126,11 +136,11 @@ def _of_content(key: SearchKey) -> Condition:
         field, value = key.filter_header
         return _in_header(field.encode("utf-8", "surrogateescape"), value)
     if name == b"TEXT":
-        octets = key.filter_str.encode("utf-8", "replace")
-        return lambda one: one.content.contains(octets)
+        wanted = key.filter_str.casefold()
+        return lambda one: any(wanted in text for text in one.all_texts)
     if name == b"BODY":
         wanted = key.filter_str.casefold()
-        return lambda one: any(wanted in t.casefold() for t in one.content.texts(header=False))
+        return lambda one: any(wanted in text for text in one.body_texts)
     raise SearchNotAllowed(key)
 
 

@@ -14,6 +14,7 @@ from pymap.flags import FlagOp, PermanentFlags, SessionFlags
 from pymap.parsing.command import Command
 from pymap.parsing.primitives import List, Number
 from pymap.parsing.response import ResponseBye, UntaggedResponse
+from pymap.parsing.response.code import PermanentFlags as PermanentFlagsCode
 from pymap.parsing.response.specials import (
     ExistsResponse,
     ExpungeResponse,
@@ -26,6 +27,7 @@ from pymap.parsing.specials.flag import Recent, Wildcard, get_system_flags
 from pymap.parsing.specials.sequenceset import MaxValue
 from pymap.selected import SelectedMailbox, SynchronizedMessages
 
+from labserver.servers.imap.atoms import MOST_KEYWORDS
 from labserver.servers.imap.messages import Remembered, flags_of
 from labserver.store import Changes, MailboxRow
 
@@ -45,6 +47,15 @@ class KeptFlags(PermanentFlags):
         return frozenset(flag for flag in other if flag in SYSTEM_FLAGS or not flag.is_system)
 
 
+def permanent_flags(keywords: Set[Flag]) -> frozenset[Flag]:
+    """What PERMANENTFLAGS lists in a mailbox with these keywords.
+
+    `\\*`, new keywords, only as long as it may have more.
+    """
+    more = {Wildcard} if len(keywords) < MOST_KEYWORDS else set()
+    return SYSTEM_FLAGS | keywords | more
+
+
 def apply(operation: FlagOp, flags: Set[Flag], operand: Set[Flag]) -> frozenset[Flag]:
     """The flags after STORE. Keywords that differ only in case are one (RFC 3501 section 9)."""
     have = {flag.value.lower(): flag for flag in flags}
@@ -54,6 +65,30 @@ def apply(operation: FlagOp, flags: Set[Flag], operand: Set[Flag]) -> frozenset[
     if operation is FlagOp.DELETE:
         return frozenset(flag for name, flag in have.items() if name not in given)
     return frozenset(have.get(name, flag) for name, flag in given.items())
+
+
+def as_runs(numbers: SequenceSet, most: int) -> list[range]:
+    """The numbers or UIDs in a set, up to the highest there is: in order, each in one range."""
+    found: list[range] = []
+    for item in numbers.value:
+        ends = item if isinstance(item, tuple) else (item, item)
+        low, high = sorted(most if isinstance(end, MaxValue) else end for end in ends)
+        run = range(max(low, 1), min(high, most) + 1)
+        if run:
+            found.append(run)
+    merged: list[range] = []
+    for run in sorted(found, key=lambda one: one.start):
+        if merged and run.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, run.stop))
+        else:
+            merged.append(run)
+    return merged
+
+
+def within(number: int, runs: Sequence[range]) -> bool:
+    """Whether a number is in one of these ranges, which are in order."""
+    place = bisect_right(runs, number, key=lambda run: run.start)
+    return place > 0 and number in runs[place - 1]
 
 
 class Told(SynchronizedMessages):
@@ -89,23 +124,13 @@ class Told(SynchronizedMessages):
             case [int(uid)]:
                 number = self.number(uid)
                 return [range(number, number + 1)] if uid in self.flags else []
-        found: list[range] = []
-        for item in seq_set.value:
-            ends = item if isinstance(item, tuple) else (item, item)
-            low, high = sorted(most if isinstance(end, MaxValue) else end for end in ends)
-            if seq_set.uid:
-                low = bisect_left(self.uids, low) + 1
-                high = bisect_right(self.uids, high)
-            run = range(max(low, 1), min(high, self.exists) + 1)
-            if run:
-                found.append(run)
-        merged: list[range] = []
-        for run in sorted(found, key=lambda one: one.start):
-            if merged and run.start <= merged[-1].stop:
-                merged[-1] = range(merged[-1].start, max(merged[-1].stop, run.stop))
-            else:
-                merged.append(run)
-        return merged
+        if not seq_set.uid:
+            return as_runs(seq_set, most)
+        found = []
+        for run in as_runs(seq_set, most):
+            numbers = bisect_left(self.uids, run.start), bisect_left(self.uids, run.stop)
+            found.append(range(numbers[0] + 1, numbers[1] + 1))
+        return [run for run in found if run]
 
     def get_uids(self, seq_set: SequenceSet) -> Sequence[tuple[int, int]]:
         return [(n, self.uids[n - 1]) for run in self.runs(seq_set) for n in run]
@@ -124,13 +149,13 @@ class Selected(SelectedMailbox):
         """The store's `writes` when it was last asked what happened."""
         self.mod_sequence = changes.modseq
         self._told = Told({uid: flags_of(names) for uid, names in changes.flags.items()})
-        self._keywords = self.keywords
         self._told_recent = len(changes.recent)
         for uid in changes.recent:
             self.session_flags.add_recent(uid)
         self._flags: dict[int, frozenset[Flag]] = {}
         self._removed: set[int] = set()
-        self._silenced: dict[int, frozenset[Flag]] = {}
+        self._expected: dict[int, frozenset[Flag]] = {}
+        self._keywords = self.keywords
         self._is_gone = False
 
     @property
@@ -139,8 +164,8 @@ class Selected(SelectedMailbox):
 
     @property
     def keywords(self) -> frozenset[Flag]:
-        """The keywords that messages have."""
-        distinct = set(self._told.flags.values())
+        """The keywords that messages have, told or not."""
+        distinct = set(self._told.flags.values()) | set(self._flags.values())
         return frozenset(flag for flags in distinct for flag in flags if not flag.is_system)
 
     def learn(self, changes: Changes) -> None:
@@ -175,35 +200,36 @@ class Selected(SelectedMailbox):
                 there += [(number, [uid]) for number, uid in left if uid not in self._removed]
         return there
 
-    def tell_all_flags(self, runs: Iterable[range]) -> frozenset[int]:
+    def tell_all_flags(self, runs: Sequence[range]) -> frozenset[int]:
         """Tell the flags that have changed with these messages; the UIDs of those that have any."""
         changed = frozenset(
             uid
             for uid, flags in self._flags.items()
-            if flags != self._told.flags.get(uid, flags)
-            and any(self._told.number(uid) in run for run in runs)
+            if flags != self._told.flags.get(uid, flags) and within(self._told.number(uid), runs)
         )
         self._told.flags |= {uid: self._flags[uid] for uid in changed}
         return changed
 
+    def tell_keywords(self) -> Iterable[UntaggedResponse]:
+        """Tell of keywords that are new here, before a FETCH response names one."""
+        if self._flags and not self.keywords <= self._keywords:
+            self._keywords = self.keywords
+            yield FlagsResponse(SYSTEM_FLAGS | self._keywords)
+            if not self.readonly and Wildcard not in permanent_flags(self._keywords):
+                # It was told before that more keywords can be made.
+                code = PermanentFlagsCode(permanent_flags(self._keywords))
+                yield UntaggedResponse(b"Flags that stay.", code, condition=b"OK")
+
     def set_deleted(self) -> None:
         self._is_gone = True
 
-    def silence(self, seq_set: SequenceSet, flag_set: Set[Flag], flag_op: FlagOp) -> None:
-        """STORE.SILENT: the client knows what comes of its own command, so it isn't told."""
-        operand = self.permanent_flags & flag_set
-        told = self._told.flags
-        self._silenced = {
-            uid: apply(flag_op, told[uid], operand) for _, uid in self._told.get_uids(seq_set)
-        }
+    def told_flags(self, uid: int) -> frozenset[Flag]:
+        """The flags that the client was told a message has."""
+        return self._told.flags[uid]
 
-    def tell_flags(self, uid: int, flags: frozenset[Flag], *, with_uid: bool) -> FetchResponse:
-        """Tell the client a message's flags; from then on it knows them."""
-        self._told.flags[uid] = flags
-        data = [FetchValue.of(_FLAGS, List(flags | self.session_flags.get(uid), sort=True))]
-        if with_uid:
-            data.append(FetchValue.of(_UID, Number(uid)))
-        return FetchResponse(self._told.number(uid), data)
+    def expect(self, flags: dict[int, frozenset[Flag]]) -> None:
+        """The client knows that these come of its own STORE.SILENT, so it isn't told."""
+        self._expected = flags
 
     def fork(self, command: Command) -> tuple[Selected, Iterable[UntaggedResponse]]:
         """What the response to this command also has to tell; from then on the client knows it."""
@@ -214,7 +240,7 @@ class Selected(SelectedMailbox):
             untagged += self._tell_removed()
         untagged += self._tell_flags(with_uid=bool(getattr(command, "uid", False)))
         self.hide_expunged = False
-        self._silenced = {}
+        self._expected = {}
         return self, untagged
 
     def _tell_removed(self) -> Iterable[UntaggedResponse]:
@@ -230,7 +256,7 @@ class Selected(SelectedMailbox):
         for uid, flags in self._flags.items():
             if uid not in told.flags:
                 new.append(uid)
-            elif flags not in (told.flags[uid], self._silenced.get(uid)):
+            elif flags not in (told.flags[uid], self._expected.get(uid)):
                 flagged.append(uid)
         told.flags |= self._flags
         told.uids += sorted(new)
@@ -239,9 +265,14 @@ class Selected(SelectedMailbox):
         if new or self.session_flags.recent != self._told_recent:
             self._told_recent = self.session_flags.recent
             yield RecentResponse(self._told_recent)
-        if self._flags and not self.keywords <= self._keywords:
-            self._keywords = self.keywords
-            yield FlagsResponse(SYSTEM_FLAGS | self._keywords)
+        yield from self.tell_keywords()
         self._flags = {}
         for uid in flagged:
-            yield self.tell_flags(uid, told.flags[uid], with_uid=with_uid)
+            yield self._flags_of(uid, with_uid=with_uid)
+
+    def _flags_of(self, uid: int, *, with_uid: bool) -> FetchResponse:
+        flags = self._told.flags[uid] | self.session_flags.get(uid)
+        data = [FetchValue.of(_FLAGS, List(flags, sort=True))]
+        if with_uid:
+            data.append(FetchValue.of(_UID, Number(uid)))
+        return FetchResponse(self._told.number(uid), data)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
-from pymap.bytes import MaybeBytes
 from pymap.concurrent import Event
 from pymap.config import IMAPConfig
 from pymap.exceptions import InvalidAuth
@@ -19,7 +18,6 @@ from pymap.parsing.command import Command, CommandSelect, auth, select
 from pymap.parsing.command.nonauth import StartTLSCommand
 from pymap.parsing.command.select import CloseCommand, MoveCommand, StoreCommand
 from pymap.parsing.commands import InvalidCommand
-from pymap.parsing.primitives import Number
 from pymap.parsing.response import (
     CommandResponse,
     ResponseBad,
@@ -39,10 +37,9 @@ from pymap.parsing.response.specials import (
     ExistsResponse,
     FlagsResponse,
     RecentResponse,
-    StatusResponse,
 )
-from pymap.parsing.specials import SequenceSet, StatusAttribute
-from pymap.parsing.specials.flag import Recent, Seen
+from pymap.parsing.specials import FetchAttribute, SequenceSet
+from pymap.parsing.specials.flag import Seen
 from pymap.parsing.specials.sequenceset import MaxValue
 from pymap.selected import SelectedMailbox
 from pysasl.creds.server import ServerCredentials
@@ -52,8 +49,10 @@ from labserver.network.clock import Clock
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.imap import commands, fetch
-from labserver.servers.imap.fetch import Fetched
-from labserver.servers.imap.mailboxes import Session, Snapshot
+from labserver.servers.imap.atoms import Refused
+from labserver.servers.imap.fetch import Fetched, Items
+from labserver.servers.imap.mailboxes import Expunged, Session, Snapshot
+from labserver.servers.imap.names import DELIMITER, MailboxName
 from labserver.servers.imap.selected import Selected
 from labserver.store import Store
 
@@ -75,6 +74,17 @@ _REFUSALS = {
     b"TOOBIG": b"That is longer than this server takes.",
     b"BADCHARSET": b"Only US-ASCII and UTF-8 are known here.",
 }
+
+
+_NOT_COMPLETED = {
+    b"EXPUNGEISSUED": Expunged.TEXT,
+    b"CORRUPTION": b"A message in this mailbox was damaged on the disk.",
+    b"UNAVAILABLE": b"The mail store can't be read now.",
+    b"SERVERBUG": b"The server made a mistake.",
+}
+"""What a command says that couldn't do all that was asked, by its response code."""
+_FLAGS = Items([FetchAttribute(b"FLAGS")])
+_FLAGS_AND_UID = Items([FetchAttribute(b"FLAGS"), FetchAttribute(b"UID")])
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,9 @@ class State(ConnectionState):
         return ()
 
     async def do_command(self, cmd: Command) -> CommandResponse:
+        if isinstance(cmd, InvalidCommand) and isinstance(cmd.parse_exc, Refused):
+            answer = ResponseNo if cmd.parse_exc.code else ResponseBad
+            return answer(cmd.tag, cmd.parse_exc.sentence, cmd.parse_exc.code)
         if isinstance(cmd, InvalidCommand) and cmd.parse_exc and cmd.parse_exc.code:
             code = cmd.parse_exc.code
             text = next((why for name, why in _REFUSALS.items() if name in bytes(code)), b"")
@@ -270,11 +283,23 @@ class State(ConnectionState):
             b"SIZE": snapshot.size,
             b"APPENDLIMIT": self._limits.message,
         }
-        data: dict[StatusAttribute, MaybeBytes] = {
-            item: Number(known[item.value]) for item in cmd.status_list
-        }
+        told = {item.value: b"%b %d" % (item.value, known[item.value]) for item in cmd.status_list}
+        name = bytes(MailboxName(cmd.mailbox))
         response = _completed(cmd)
-        response.add_untagged(StatusResponse(cmd.mailbox, data))
+        response.add_untagged(
+            UntaggedResponse(b"STATUS %b (%b)" % (name, b" ".join(told.values())))
+        )
+        return response, updates
+
+    async def do_list(self, cmd: auth.ListCommand) -> _Answer:
+        found, updates = await self.session.list_mailboxes(
+            cmd.ref_name, cmd.filter, cmd.only_subscribed, self._selected
+        )
+        response = _completed(cmd)
+        for name, _, attributes in found:
+            marks = b" ".join(b"\\" + attribute for attribute in attributes)
+            told = (cmd.command, marks, DELIMITER.encode(), bytes(MailboxName(name)))
+            response.add_untagged(UntaggedResponse(b'%b (%b) "%b" %b' % told))
         return response, updates
 
     async def do_namespace(self, cmd: commands.NamespaceCommand) -> _Answer:
@@ -321,7 +346,8 @@ class State(ConnectionState):
         await cast(Session, self.session).look(selected, runs if seen else ())
         flagged = selected.tell_all_flags(runs) if seen or items.flags else frozenset()
         response = _completed(cmd)
-        there = list(selected.still_there(runs))
+        response.add_untagged(*selected.tell_keywords())
+        there = selected.still_there(runs)
         if sum(len(uids) for _, uids in there) < sum(map(len, runs)):
             _expunged(response)
         response.add_untagged(
@@ -332,20 +358,25 @@ class State(ConnectionState):
     async def do_store(self, cmd: StoreCommand) -> _Answer:
         selected = cast(Selected, self.selected)
         selected.hide_expunged = not cmd.uid
-        if cmd.silent:
-            selected.silence(cmd.sequence_set, cmd.flag_set, cmd.mode)
-        messages, updates = await self.session.update_flags(
-            selected, cmd.sequence_set, cmd.flag_set, cmd.mode
+        runs = selected.messages.runs(cmd.sequence_set)
+        await cast(Session, self.session).store_flags(
+            selected, runs, cmd.flag_set, cmd.mode, silent=cmd.silent
         )
         response = _completed(cmd)
-        for _, message in messages:
-            if message.expunged:
-                _expunged(response)
-            elif not cmd.silent:
-                flags = message.get_flags(selected.session_flags) - {Recent}
-                told = selected.tell_flags(message.uid, flags, with_uid=cmd.uid)
-                response.add_untagged(told)
-        return response, updates
+        if cmd.silent:
+            # Who doesn't want to be told isn't told of what is gone, either (RFC 2180
+            # section 4.2.1).
+            return response, selected
+        there = selected.still_there(runs)
+        if sum(len(uids) for _, uids in there) < sum(map(len, runs)):
+            _expunged(response)
+        selected.tell_all_flags(runs)
+        response.add_untagged(*selected.tell_keywords())
+        items = _FLAGS_AND_UID if cmd.uid else _FLAGS
+        response.add_untagged(
+            Fetched(self._store, selected, there, items, frozenset(), response, self._wire)
+        )
+        return response, selected
 
 
 class _Completed(ResponseOk):
@@ -355,7 +386,10 @@ class _Completed(ResponseOk):
     def text(self) -> bytes:
         # As pymap writes it, with fewer detours.
         code = b"%b " % bytes(self.code) if self.code else b""
-        return b"%b %b%b" % (self.condition, code, bytes(self._text))
+        text = bytes(self._text)
+        if self.condition != ResponseOk.condition:
+            text = _NOT_COMPLETED.get(code[1:-2], b"Not all of it could be done.")
+        return b"%b %b%b" % (self.condition, code, text)
 
 
 def _completed(cmd: Command) -> ResponseOk:
