@@ -31,6 +31,7 @@ from labserver.network import (
 from labserver.network.recorder import Journal, Recorder, Service
 from labserver.rules import Limits, Rule
 from labserver.servers.accounts import Accounts, Guesses, Password
+from labserver.servers.addresses import ascii_domain
 from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.imap import ImapServer
 from labserver.servers.pop3 import Maildrops, Pop3Server
@@ -115,7 +116,7 @@ class Lab:
             {address: Password(password) for address, password in accounts.items()}
         )
         """The addresses and their passwords, which a representation of it masks."""
-        self.hostname = str(hostname or next(iter(accounts)).rpartition("@")[2])
+        self.hostname = ascii_domain(str(hostname or next(iter(accounts)).rpartition("@")[2]))
         if not _HOST_NAME.fullmatch(self.hostname):
             raise ValueError(f"{self.hostname!r} is not a host's name; lab.example is one.")
         for name, port in dict(ports or {}).items():
@@ -411,11 +412,10 @@ class Lab:
 
         Raises `LabError` where this lab keeps no mail for it, or is closed.
         """
-        self._expect_account(address)
-        store = self._store
+        account, store = self._account(address), self._store
 
         def read() -> dict[str, int]:
-            rows = store.mailboxes(address)
+            rows = store.mailboxes(account)
             return {"INBOX": 0} | {row.name: store.counts(row.id).messages for row in rows}
 
         return self._network.run(read)
@@ -436,7 +436,7 @@ class Lab:
         """
         expect("wait_for(messages=…)", messages, int)
         expect("wait_for(timeout=…)", timeout, int, float, wanted="seconds")
-        self._expect_account(address)
+        self._account(address)
         clock, news = self._network.clock, threading.Event()
         deadline = clock.seconds() + timeout
         stop = self._network.run(lambda: self._store.watch(lambda _: news.set()))
@@ -456,26 +456,29 @@ class Lab:
     def mailbox(self, address: str, name: str) -> Mailbox:
         """The messages in one of that address's mailboxes. Raises `LabError`, `NoSuchMailbox`."""
         expect("mailbox()", name, str, wanted="a mailbox's name, such as 'INBOX'")
-        self._expect_account(address)
-        store = self._store
+        account, store = self._account(address), self._store
 
         def read() -> Mailbox:
             if name == "INBOX":
-                row = store.ensure_mailbox(address, name)
+                row = store.ensure_mailbox(account, name)
             else:
-                row = store.mailbox(address, name)
+                row = store.mailbox(account, name)
             return Mailbox(_message(store, one) for one in store.messages(row.id))
 
         return self._network.run(read)
 
-    def _expect_account(self, address: str) -> None:
-        """Raise `LabError` unless mail for it can be read; then read what has arrived."""
+    def _account(self, address: str) -> str:
+        """The account as it is spelled here, once what has arrived is read.
+
+        Raises `LabError` unless its mail can be read.
+        """
         expect("The lab", address, str, wanted="an address, such as 'ana@lab.example'")
         if self.closed:
             raise LabError("This lab is closed; make a new one with Lab().")
         if not self._accounts.has(address):
             raise LabError(f"This lab has no account {address}; it has {', '.join(self.accounts)}.")
         self._network.settle()
+        return self._accounts.spelled(address)
 
     # -- the end
 

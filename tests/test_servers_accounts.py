@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from labserver import Limits
+from labserver import Lab, Limits
 from labserver.network.inline import InlineLoop
 from labserver.servers.accounts import Accounts, Guesses
 
@@ -134,3 +134,64 @@ def test_of_made_up_names_only_so_many_are_remembered() -> None:
         assert guesses.wait(f"1999{'x' * 5000}") > 0
 
     asyncio.run(count())
+
+
+# -- one address, several spellings
+
+IDN = Accounts({"ana@bücher.example": "s3cret", "ben@xn--fa-hia.example": "s3cret"})
+SPELLINGS = [
+    ("ana@bücher.example", "ana@bücher.example"),
+    ("ana@bücher.example", "ana@xn--bcher-kva.example"),
+    ("ana@bücher.example", "ANA@XN--BCHER-KVA.example"),
+    ("ana@bücher.example", "ana@BU\u0308CHER.example"),
+    ("ben@xn--fa-hia.example", "ben@xn--fa-hia.example"),
+    ("ben@xn--fa-hia.example", "Ben@Faß.example"),
+]
+
+
+@pytest.mark.parametrize(("account", "spelled"), SPELLINGS)
+def test_an_account_is_known_however_its_address_is_spelled(account: str, spelled: str) -> None:
+    assert IDN.of(spelled) == account
+    assert IDN.log_in(spelled, "s3cret") == account
+    assert IDN.log_in(spelled, "wrong") is None
+    assert IDN.is_local(spelled.partition("@")[2])
+
+
+def test_the_postmaster_of_a_domain_in_its_other_form() -> None:
+    assert IDN.of("postmaster@xn--bcher-kva.example") == "ana@bücher.example"
+    assert IDN.of("postmaster@bucher.example") is None
+
+
+def test_catch_all_makes_one_mailbox_of_all_spellings() -> None:
+    anybody = Accounts({"ana@lab.example": "s3cret"}, catch_all=True)
+    one, other = "zoe@bücher.example", "Zoe@xn--bcher-kva.example"
+    assert anybody.of(one) == anybody.of(other)
+    for name in (one, other):
+        for password in (one, other):
+            assert anybody.log_in(name, password) == anybody.of(one)
+    assert anybody.log_in(one, "zoe@bucher.example") is None
+
+
+@pytest.mark.parametrize(
+    "other", ["ana@xn--bcher-kva.example", "ANA@BÜCHER.example", "ana@bu\u0308cher.example"]
+)
+def test_one_account_in_two_spellings_is_there_twice(other: str) -> None:
+    with pytest.raises(ValueError, match=r"is there twice\.\Z"):
+        Accounts({"ana@bücher.example": "x", other: "y"})
+
+
+def test_wrong_passwords_count_for_all_spellings_of_a_name() -> None:
+    async def count() -> None:
+        guesses = Guesses(Limits(login_failures=2))
+        guesses.looked_at("ana@bücher.example", right=False)
+        guesses.looked_at("ana@xn--bcher-kva.example", right=False)
+        assert guesses.wait("ANA@BÜCHER.example") > 0
+
+    asyncio.run(count())
+
+
+def test_a_labs_inbox_is_found_by_all_spellings() -> None:
+    with Lab({"ana@bücher.example": "s3cret"}) as lab:
+        assert lab.hostname == "xn--bcher-kva.example"
+        assert lab.mailboxes("ana@xn--bcher-kva.example") == {"INBOX": 0}
+        assert lab.inbox("Ana@BÜCHER.example") == lab.inbox("ana@bücher.example")

@@ -1869,3 +1869,76 @@ def test_a_large_message_is_stored_whole(lab: Lab) -> None:
     assert session.octets("C") > octets
     assert sum(len(record.data) for record in session.records) < 128 * 1024
     assert session.dropped == 0
+
+
+# -- domains in Unicode and in ASCII
+
+BOOKS = {"ana@bücher.example": "pw-12345", "jürgen@lab.example": "pw-12345"}
+BOTH_FORMS = ("ana@bücher.example", "ana@xn--bcher-kva.example")
+
+
+@pytest.fixture
+def books(network: Network) -> Iterator[Lab]:
+    with Lab(BOOKS, network=network, hostname="lab.example") as made:
+        yield made
+
+
+def test_a_recipient_in_all_spellings_gets_one_copy(books: Lab) -> None:
+    spellings = [*BOTH_FORMS, "Ana@XN--BCHER-KVA.example", "ana@bu\u0308cher.example"]
+    play(
+        books,
+        "smtp",
+        f"{MX}\nC: MAIL FROM:<eve@far.example> SMTPUTF8\nS: 250 ...\n"
+        + "\n".join(f"C: RCPT TO:<{path}>\nS: 250 2.1.5 OK" for path in spellings)
+        + f"\nC: DATA\nS: 354 ...\nC: .\nS: 250 2.0.0 ...\n{QUIT}",
+    )
+    for address in BOTH_FORMS:
+        (message,) = books.inbox(address)
+        assert message.envelope is not None
+        assert message.envelope.recipients == tuple(spellings)  # as they were said
+
+
+def test_the_ascii_form_needs_no_smtputf8(books: Lab) -> None:
+    play(
+        books,
+        "smtp",
+        f"""
+        {MX}
+        C: MAIL FROM:<ana@xn--bcher-kva.example>
+        S: 250 2.1.0 OK
+        C: RCPT TO:<ana@xn--bcher-kva.example>
+        S: 250 2.1.5 OK
+        C: RCPT TO:<ana@xn--bcher-kvb.example>
+        S: 550 5.7.1 ...
+        C: RCPT TO:<zoe@xn--bcher-kva.example>
+        S: 550 5.1.1 ...
+        C: RCPT TO:<ana@xn--.example>
+        S: 550 5.7.1 ...
+        C: RCPT TO:<ana@xn--99999999999999.example>
+        S: 550 5.7.1 ...
+        C: VRFY ana@xn--bcher-kva.example
+        S: 250 2.1.5 <ana@b...cher.example>
+        {QUIT}
+        """,
+    )
+
+
+@pytest.mark.parametrize("name", BOTH_FORMS)
+@pytest.mark.parametrize("sender", BOTH_FORMS)
+def test_who_logs_in_by_one_form_sends_by_either(books: Lab, name: str, sender: str) -> None:
+    play(
+        books,
+        "submission",
+        f"""
+        {SUBMISSION}
+        C: AUTH PLAIN {b64(f"{name}{chr(0)}{name}{chr(0)}pw-12345")}
+        S: 235 2.7.0 ...
+        C: MAIL FROM:<{sender}> SMTPUTF8
+        S: 250 2.1.0 OK
+        C: RSET
+        S: 250 ...
+        C: MAIL FROM:<jürgen@lab.example> SMTPUTF8
+        S: 553 5.7.1 You are logged in as ana@b...cher.example and send as that only
+        {QUIT}
+        """,
+    )

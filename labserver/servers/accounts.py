@@ -1,14 +1,14 @@
-"""Whose mail a lab keeps and who may log in, asked by all three servers."""
+"""Whose mail a lab keeps, who may log in, and how long that takes; asked by all three servers."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from labserver.rules import Limits
-from labserver.servers.addresses import is_address
+from labserver.servers.addresses import is_address, one_domain, one_spelling
 from labserver.transcript import MASK
 
 _LONGEST_WAIT = 30.0
@@ -41,23 +41,36 @@ class Accounts:
 
     passwords: Mapping[str, str] = field(repr=False)
     catch_all: bool = False
+    _names: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """The accounts by the one spelling that all spellings of an address share."""
+    _domains: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.passwords:
             raise ValueError("A lab needs at least one account.")
-        folded: dict[str, str] = {}
+        named: dict[str, str] = {}
+        names: dict[str, str] = {}
+        folded: set[str] = set()
         for address, password in self.passwords.items():
             if not isinstance(address, str) or not is_address(address):
                 raise ValueError(f"{address!r} is not an address such as ana@lab.example.")
             if not isinstance(password, str) or not password.isprintable() or not password:
                 raise ValueError(f"The account {address} needs a password that can be typed.")
-            if address.casefold() in folded:
+            if address.casefold() in folded or one_spelling(address) in names:
                 raise ValueError(f"The account {address} is there twice.")
-            folded[address.casefold()] = password
-        object.__setattr__(self, "passwords", folded)
+            folded.add(address.casefold())
+            local, at, domain = address.rpartition("@")
+            # ß and ss are one in a name, and two in a domain.
+            account = local.casefold() + at + domain.lower()
+            names[one_spelling(address)] = account
+            named[account] = password
+        object.__setattr__(self, "passwords", named)
+        object.__setattr__(self, "_names", names)
+        domains = frozenset(name.rpartition("@")[2] for name in names)
+        object.__setattr__(self, "_domains", domains)
 
     def has(self, address: str) -> bool:
-        """Whether mail for that address is kept here. Case doesn't matter."""
+        """Whether mail for that address is kept here, however it is spelled."""
         return self.of(address) is not None
 
     def of(self, address: str) -> str | None:
@@ -66,7 +79,7 @@ class Accounts:
         `postmaster`, alone or at a domain of the lab's, is the first account where it isn't one
         itself (RFC 5321 section 4.5.1).
         """
-        address = address.casefold()
+        address = self.spelled(address)
         if address in self.passwords:
             return address
         local, _, domain = address.partition("@")
@@ -74,18 +87,24 @@ class Accounts:
             return next(iter(self.passwords))
         return address if self.catch_all else None
 
+    def spelled(self, address: str) -> str:
+        """The address as the account of that name is spelled here, whether or not there is one."""
+        one = one_spelling(address)
+        return self._names.get(one, one)
+
     def is_local(self, domain: str) -> bool:
         """Whether the lab answers for that domain."""
-        return any(a.rpartition("@")[2] == domain.casefold() for a in self.passwords)
+        return one_domain(domain) in self._domains
 
     def log_in(self, name: str, password: str) -> str | None:
         """The account's address if the password is right, else `None`."""
-        address = name.casefold()
-        right = self.passwords.get(address, address if self.catch_all and "@" in address else None)
-        if right is None:
-            return None
-        same = hmac.compare_digest(right.encode(), password.encode("utf-8", "surrogateescape"))
-        return address if same else None
+        address = self.spelled(name)
+        right = self.passwords.get(address)
+        if right is not None:
+            given = password.encode("utf-8", "surrogateescape")
+            return address if hmac.compare_digest(right.encode(), given) else None
+        anybody = self.catch_all and "@" in address
+        return address if anybody and one_spelling(password) == address else None
 
 
 class Guesses:
@@ -122,4 +141,53 @@ class Guesses:
 
 
 def _remembered(name: str) -> str:
-    return name.casefold()[:_NAMES]
+    return one_spelling(name[:_NAMES])[:_NAMES]
+
+
+class Login:
+    """The passwords said on one connection: how long each takes, and how many there may be.
+
+    `idle` is how many seconds the client may be silent: no wrong password is answered later than
+    that.
+    """
+
+    def __init__(
+        self, accounts: Accounts, guesses: Guesses, limits: Limits, *, idle: float
+    ) -> None:
+        self._accounts, self._guesses = accounts, guesses
+        self._most = limits.login_failures
+        self._longest = min(idle, _LONGEST_WAIT)
+        self._delay = limits.login_delay
+        self._failures = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the last wrong password that is allowed has been said."""
+        return self._failures >= self._most
+
+    async def attempt(
+        self,
+        name: str,
+        password: str,
+        pause: Callable[[float], Awaitable[bool]],
+        *,
+        acting_for: str = "",
+    ) -> str | None:
+        """The account that this opens, or `None`; after the wait that is due.
+
+        `pause` lets time pass that isn't counted as the client's silence, and returns whether the
+        client still listens. To act for somebody else is a right that no account here has (RFC 4616
+        section 2). Raises `EOFError` where the client didn't wait for the password to be looked at.
+        """
+        wait = self._guesses.wait(name)
+        if wait and not await pause(wait):
+            raise EOFError
+        account = self._accounts.log_in(name, password)
+        if acting_for and self._accounts.spelled(acting_for) != self._accounts.spelled(name):
+            account = None
+        self._guesses.looked_at(name, right=account is not None)
+        if account is None:
+            await pause(min(self._delay, self._longest))
+            self._delay = min(2 * self._delay, self._longest)
+            self._failures += 1
+        return account

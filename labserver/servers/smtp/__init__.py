@@ -71,7 +71,7 @@ class SmtpServer:
         """The reply to MAIL. `login` is the account of who has logged in, or empty."""
         if not address.isascii() and "SMTPUTF8" not in transaction.parameters:
             raise RefusedError("553 5.6.7 That address needs the parameter SMTPUTF8")
-        if self.submission and address.casefold() != login:
+        if self.submission and self.accounts.spelled(address) != login:
             raise RefusedError(f"553 5.7.1 You are logged in as {login} and send as that only")
         return "250 2.1.0 OK"
 
@@ -118,7 +118,7 @@ class SmtpServer:
 
     def verify(self, who: str) -> str:
         """The reply to VRFY (RFC 5321 section 3.5): an address, or its part before the `@`."""
-        who = who.strip("<> ").casefold()
+        who = self.accounts.spelled(who.strip("<> "))
         account = self.accounts.of(who)
         if account is not None and (account != who or account in self.accounts.passwords):
             return f"250 2.1.5 <{account}>"
