@@ -566,6 +566,7 @@ REFUSED = (b"535 5.7.8 ", b"-ERR [AUTH] ", b"a NO ")
 def guess(lab: Lab, listener: str, name: str, guesses: int) -> tuple[list[bytes], list[float]]:
     """Guess so often; what the server said, and how many seconds each answer took."""
     client = Client(lab, listener)
+    client._sock.settimeout(100)
     client.send({"s": HELLO, "p": b"CAPA\r\n", "i": b"b CAPABILITY\r\n"}[listener[0]])
     while not client.line().startswith((b"250 ", b".\r\n", b"b OK")):
         pass
@@ -639,6 +640,33 @@ def test_many_connections_guess_no_faster_than_one(inline: Network, listener: st
         for client in clients:
             client.close()
         assert guess(lab, listener, ANA, 3)[1] == [0.05, 0.1, 0.2]
+
+
+@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.parametrize("listener", GUESS)
+def test_the_servers_own_wait_is_no_silence_of_the_clients(inline: Network, listener: str) -> None:
+    """However many wrong passwords a lab allows, none waits longer than mail programs do."""
+    limits = Limits(login_failures=50)
+    with Lab(network=inline, limits=limits) as lab:
+        rows, took = guess(lab, listener, ANA, 50)
+        assert took == [*(round(0.1 * 2**n, 6) for n in range(9)), *[30.0] * 41]
+        assert all(row.startswith(REFUSED) for row in rows[:49])
+        assert lab.sessions[-1].closed
+
+
+@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.parametrize("listener", GUESS)
+def test_a_client_that_may_be_silent_for_a_moment_only_hears_the_answer(
+    inline: Network, listener: str
+) -> None:
+    """Not even where the wait for the name and the wait for the answer add up to more."""
+    short = dict.fromkeys(("smtp_idle", "pop3_idle", "imap_idle"), 2.0)
+    limits = Limits(login_failures=20, login_delay=1.5, **short)  # type: ignore[arg-type]
+    with Lab(network=inline, limits=limits) as lab:
+        guess(lab, "imap", ANA, 20)
+        rows, took = guess(lab, listener, ANA, 3)
+        assert took == [31.5, 32.0, 32.0]
+        assert all(row.startswith(REFUSED) for row in rows[:3])
 
 
 @pytest.mark.parametrize("listener", ["pop3", "imap"])

@@ -1942,3 +1942,12 @@ def test_who_logs_in_by_one_form_sends_by_either(books: Lab, name: str, sender: 
         {QUIT}
         """,
     )
+
+
+@pytest.mark.parametrize("name", [*BOTH_FORMS, "ANA@XN--BCHER-KVA.EXAMPLE"])
+def test_pop3_and_imap_know_the_account_by_either_form(books: Lab, name: str) -> None:
+    plain = b64(f"{BOTH_FORMS[0]}{chr(0)}{name}{chr(0)}pw-12345")
+    play(books, "pop3", f"S: +OK ...\nC: USER {name}\nS: +OK ...\nC: PASS pw-12345\nS: +OK ...")
+    play(books, "pop3", f"S: +OK ...\nC: AUTH PLAIN {plain}\nS: +OK ...")
+    play(books, "imap", f"S: * OK ...\nC: a AUTHENTICATE PLAIN {plain}\nS: a OK ...")
+    assert books.mailboxes(BOTH_FORMS[1]) == {"INBOX": 0}

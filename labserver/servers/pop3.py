@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
 
 from labserver.rules import Action, Limits, Occasion
-from labserver.servers.accounts import Accounts, Guesses
+from labserver.servers.accounts import Accounts, Guesses, Login
 from labserver.servers.reader import Reader
 from labserver.servers.rulebook import Rulebook
 from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, Store, StoreError
@@ -199,8 +199,8 @@ class Pop3Connection:
         self.rest: _Rest = None
         self.name = ""
         """What USER said, if that was the last command."""
-        self.failures = 0
-        self.failure_delay = server.limits.login_delay
+        limits = server.limits
+        self.login = Login(server.accounts, server.guesses, limits, idle=limits.pop3_idle)
         self.leaving = False
         self.action: Action | None = None
         """What the lab's rules want at the command being obeyed."""
@@ -499,25 +499,18 @@ class Pop3Connection:
         except ValueError:
             self.err("that is not PLAIN: base64 of NUL, name, NUL, password")
             return
-        if identity.casefold() not in ("", name.casefold()):
-            # RFC 4616 section 2: to act for somebody else is a right that no account here has.
-            password = ""
-        await self._log_in(name, password)
+        await self._log_in(name, password, identity)
 
-    async def _log_in(self, name: str, password: str) -> None:
+    async def _log_in(self, name: str, password: str, acting_for: str = "") -> None:
         server = self.server
         if server.rulebook.written and await self.refused_by_rule(self.verb.decode(), name):
             return
-        wait = server.guesses.wait(name)
-        if wait and not await self.pause(wait):
-            raise _GoneError
-        account = server.accounts.log_in(name, password)
-        server.guesses.looked_at(name, right=account is not None)
+        try:
+            account = await self.login.attempt(name, password, self.pause, acting_for=acting_for)
+        except EOFError as error:
+            raise _GoneError from error
         if account is None:
-            await self.pause(self.failure_delay)
-            self.failures += 1
-            self.failure_delay = min(2 * self.failure_delay, server.limits.pop3_idle)
-            self.leaving = self.failures == server.limits.login_failures
+            self.leaving = self.login.over
             self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
             return
         if not server.maildrops.lock(account):

@@ -341,7 +341,7 @@ class Connection(IMAPConnection):
         self._bad_commands = self._bad_commands + 1 if response.is_bad else 0
         if self._bad_commands == _BAD_COMMANDS:
             raise _FarewellError(b"That is no IMAP.", b"CLIENTBUG")
-        if state.failures == self._limits.login_failures:
+        if state.logins.over:
             raise _FarewellError(b"That was the last wrong password here.")
         if isinstance(command, StartTLSCommand) and isinstance(response, ResponseOk):
             return await self._begin_tls()

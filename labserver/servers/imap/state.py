@@ -6,7 +6,6 @@ A `State` is one client's way through the states of RFC 3501 section 3, from the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
 from pymap.concurrent import Event
@@ -47,7 +46,7 @@ from pysasl.identity import Identity
 
 from labserver.network.clock import Clock
 from labserver.rules import Limits
-from labserver.servers.accounts import Accounts, Guesses
+from labserver.servers.accounts import Accounts, Guesses, Login
 from labserver.servers.imap import commands, fetch
 from labserver.servers.imap.atoms import Refused
 from labserver.servers.imap.fetch import Fetched, Items
@@ -87,22 +86,23 @@ _FLAGS = Items([FetchAttribute(b"FLAGS")])
 _FLAGS_AND_UID = Items([FetchAttribute(b"FLAGS"), FetchAttribute(b"UID")])
 
 
-@dataclass(frozen=True)
-class _Claim(Identity):
-    """Who a client says it is; right if the password is."""
+class _Password(Identity):
+    """Takes the password out of what a client has said; whether it is right is asked elsewhere."""
 
-    accounts: Accounts
-    name: str
+    def __init__(self, creds: ServerCredentials) -> None:
+        self.said = ""
+        creds.verify(self)
 
     @property
     def authcid(self) -> str:
-        return self.name
+        return ""
 
     def compare_authcid(self, authcid: str) -> bool:
-        return authcid == self.name
+        return True
 
     def compare_secret(self, secret: str) -> bool:
-        return self.accounts.log_in(self.name, secret) is not None
+        self.said = secret
+        return True
 
     def get_clear_secret(self) -> None:
         return None
@@ -132,12 +132,9 @@ class State(ConnectionState):
     ) -> None:
         # pymap would only ask it in `_login`, which is our own.
         super().__init__(cast(LoginInterface, None), config)
-        self._store, self._accounts, self._guesses = store, accounts, guesses
-        self._clock, self._limits = clock, limits
+        self._store, self._clock, self._limits = store, clock, limits
         self._offers_tls, self._wire = offers_tls, wire
-        self.failures = 0
-        """Wrong passwords so far."""
-        self._delay = limits.login_delay
+        self.logins = Login(accounts, guesses, limits, idle=limits.imap_idle)
 
     @property
     def logged_in(self) -> bool:
@@ -216,20 +213,11 @@ class State(ConnectionState):
         return ResponseOk(cmd.tag, b"Begin TLS now."), None
 
     async def _login(self, creds: ServerCredentials) -> Session:
-        wait = self._guesses.wait(creds.authcid)
-        if wait and not await self._wire.pause(wait):
-            raise EOFError
-        # To act for somebody else is a right that no account here has (RFC 4616 section 2).
-        right = creds.authzid.casefold() == creds.authcid.casefold() and creds.verify(
-            _Claim(self._accounts, creds.authcid)
+        account = await self.logins.attempt(
+            creds.authcid, _Password(creds).said, self._wire.pause, acting_for=creds.authzid
         )
-        self._guesses.looked_at(creds.authcid, right=right)
-        if not right:
-            self.failures += 1
-            await self._wire.pause(self._delay)
-            self._delay = min(2 * self._delay, self._limits.imap_idle)
+        if account is None:
             raise InvalidAuth("Wrong name or password.")
-        account = creds.authcid.casefold()
         self._store.ensure_mailbox(account, "INBOX")
         return Session(self.config, self._store, self._clock, account)
 

@@ -19,6 +19,7 @@ from aiosmtpd.smtp import Session as SmtpSession
 
 from labserver.message import Envelope
 from labserver.rules import Action, Occasion
+from labserver.servers.accounts import Login
 from labserver.servers.addresses import Path, read_path, too_long
 from labserver.servers.smtp.parameters import RefusedError, mail_parameters, rcpt_parameters
 from labserver.transcript import readable
@@ -159,10 +160,11 @@ class SmtpConnection(SMTP):
         self._heard = 0.0
         self._commands = 0
         self._unknown_commands = 0
-        self._failures = 0
-        """Wrong passwords."""
-        self._claim: tuple[str, str] | None = None
-        """Name and password just given."""
+        limits = server.limits
+        self._login = Login(server.accounts, server.guesses, limits, idle=limits.smtp_idle)
+        self._claim: tuple[str, str, str] | None = None
+        """Name and password just given, and for whom the client wants to act."""
+        self._acting_for = ""
         self._action: Action | None = None
         """What the lab's rules want at the command being obeyed."""
         self._nameless = ""
@@ -428,13 +430,17 @@ class SmtpConnection(SMTP):
         if action.disconnect == "inside" and octets >= action.octets:
             self._hang_up()
 
-    async def _pause(self, seconds: float) -> None:
-        """Let time pass; not the client is silent meanwhile."""
+    async def _pause(self, seconds: float) -> bool:
+        """Let time pass; it isn't the client who is silent meanwhile.
+
+        Whoever goes ends all of this, so that the client always still listens afterwards.
+        """
         assert self._timeout_handle is not None
         self._timeout_handle.cancel()
         await asyncio.sleep(seconds)
         self._timeout_handle = None
         self._reset_timeout()
+        return True
 
     # -- who is there
 
@@ -502,20 +508,14 @@ class SmtpConnection(SMTP):
             raise RefusedError("502 5.5.1 There is no login here; that is for submission")
         # RFC 4422 section 3.1: mechanism names in any letter case.
         mechanism, gap, rest = (arg or "").partition(" ")
-        self._claim = None
+        self._claim, self._acting_for = None, ""
         await super().smtp_AUTH(mechanism.upper() + gap + rest)
         if self._claim is None:
             return  # nothing came of it, and the client has been told
-        (name, password), server = self._claim, self._server
-        if wait := server.guesses.wait(name):
-            await self._pause(wait)
-        account = server.accounts.log_in(name, password)
-        server.guesses.looked_at(name, right=account is not None)
+        name, password, identity = self._claim
+        account = await self._login.attempt(name, password, self._pause, acting_for=identity)
         if account is None:
-            limits = server.limits
-            await asyncio.sleep(limits.login_delay * 2**self._failures)
-            self._failures += 1
-            if self._failures >= limits.login_failures:
+            if self._login.over:
                 raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
             raise RefusedError("535 5.7.8 Authentication credentials invalid")
         self._now.authenticated, self._now.auth_data = True, account
@@ -528,8 +528,7 @@ class SmtpConnection(SMTP):
             identity, name, password = octets.split(b"\0")
         except ValueError:
             raise RefusedError("501 5.5.2 Can't split auth value") from None
-        if identity.lower() not in (b"", name.lower()):
-            password = b""  # to act for somebody else is a right that no account here has
+        self._acting_for = identity.decode("utf-8", "surrogateescape")
         return self._authenticate("PLAIN", LoginPassword(name, password))
 
     async def challenge_auth(self, challenge: str | bytes, *_: Any, **__: Any) -> Any:
@@ -552,7 +551,7 @@ class SmtpConnection(SMTP):
         self, _: SMTP, __: SmtpSession, ___: Any, mechanism: str, data: LoginPassword
     ) -> AuthResult:
         name, password = (part.decode("utf-8", "surrogateescape") for part in data)
-        self._claim = name, password
+        self._claim = name, password, self._acting_for
         # `smtp_AUTH` looks at them and answers; it may have to wait first.
         return AuthResult(success=False, handled=True)
 
