@@ -2178,7 +2178,14 @@ def test_garbage_is_refused_line_by_line(
     client = ana(lab).client if logged_in else connect(lab)
     if not logged_in:
         client.line()
-    for octets in GARBAGE:
+    for number, octets in enumerate(GARBAGE, start=1):
+        if not logged_in and number % 4 == 0:
+            # Before login there may be only a few of them.
+            client.close()
+            client = connect(lab)
+            client.line()
+            client.send(b"n NOOP\r\n")
+            client.line()
         client.send(octets + b"\r\n")
         told = client.line()
         assert re.match(rb"\S+ (BAD|NO) ", told), (octets, told)
@@ -2214,7 +2221,7 @@ def test_what_is_no_imap_is_told_so_and_then_cut_off(lab: Lab) -> None:
     play(
         lab,
         "imap",
-        "S: * OK ...\n"
+        LOGIN
         + """
         C: GET / HTTP/1.1
         S: GET BAD /: Unknown command.

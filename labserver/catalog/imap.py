@@ -124,7 +124,7 @@ class ImapReading(Reading):
         elif first == "+" and (asking in self._open or self._idling):
             e = self._goes_on(asking)
         elif first == "*" and status == "BYE":
-            leaving = [e for e in self._open if e.verb == "LOGOUT"]
+            leaving = [e for e in self._open if e.verb == "LOGOUT" and not self._stranger]
             e, settles = (leaving or [Exchange("", i, typed=False)])[0], not leaving
         elif first == "*" and self._open:
             # A server mostly works in order, so this comes from the oldest command; but what it

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from labserver.catalog.strangers import spoken_instead
 from labserver.catalog.tables import Note, Outcome, load
 from labserver.transcript import Line, ProtocolName, Session, readable
 
@@ -96,6 +97,10 @@ _QUOTED = 24
 """Characters of a strange word that a sentence repeats."""
 
 
+def _is_said(line: Line) -> bool:
+    return line.who == "C" and bool(line.data.strip())
+
+
 def text_of(line: Line) -> str:
     """A line as harmless text, without its line end."""
     return readable(line.data.rstrip(b"\r\n"))
@@ -146,8 +151,16 @@ class Reading(ABC):
         self.lines = session.lines
         self._last = {line.who: i for i, line in enumerate(session.lines)} if session.closed else {}
         """Where each side spoke last, if it can say no more."""
+        self._first = next((i for i, line in enumerate(self.lines) if _is_said(line)), -1)
+        """The client's first line that isn't empty."""
+        begins = self.lines[self._first].data if self._first >= 0 else b""
+        self._stranger = spoken_instead(begins)
+        """The protocol that the client begins with instead of mail, if it does."""
         self.greeting = Exchange("greeting", -1, typed=False)
         self.exchanges = [e for e in self._exchanges() if e.line >= 0]
+        self._unheard = frozenset(e.line for e in self.exchanges if self._is_unheard(e))
+        """Lines of a stranger's that the server doesn't answer: it has hung up."""
+        self._first_unheard = min(self._unheard, default=-1)
         self._owner = {i: e for e in self.exchanges for i in (e.line, *e.said, *e.replies)}
         self._walk()
         self.problems = tuple(sorted(self._find_problems(), key=lambda p: p.line))
@@ -227,10 +240,15 @@ class Reading(ABC):
 
     def _find_problems(self) -> Iterator[Problem]:
         for e in self.exchanges:
-            if e.typed and (sentence := self._trouble_asking(e)):
+            if self._stranger and e.line == self._first:
+                yield Problem(e.line, f"That is {self._stranger}, not {self.protocol}.")
+            elif e.line not in self._unheard and e.typed and (sentence := self._trouble_asking(e)):
                 yield Problem(e.line, sentence)
             if e.replies and (sentence := self._trouble_answering(e)):
                 yield Problem(e.replies[-1], sentence)
+
+    def _is_unheard(self, e: Exchange) -> bool:
+        return bool(self._stranger) and e.typed and e.line > self._first and not e.replies
 
     def _trouble_asking(self, e: Exchange) -> str:
         """The rule that a command breaks, as a sentence; empty where it breaks none."""
@@ -270,6 +288,12 @@ class Reading(ABC):
         line = self.lines[i]
         if line.who == "S":
             return self._said_by_server(i, e)
+        if self._stranger == "HTTP" and i == self._first:
+            return self.noted(self.note("http"))
+        if e.line in self._unheard:
+            # To say it once is enough.
+            first = i == self._first_unheard
+            return self.noted(self.note("unheard") if first else Note("", "", ()))
         anchor = self.anchor_of(e)
         if line.kind == "content":
             return self.noted(self.content(i, e), anchor)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
 
 from labserver.rules import Action, Limits, Occasion
 from labserver.servers.accounts import Accounts, Guesses, Login
+from labserver.servers.door import Door
 from labserver.servers.reader import Reader
 from labserver.servers.rulebook import Rulebook
 from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, Store, StoreError
@@ -199,6 +200,7 @@ class Pop3Connection:
         self.rest: _Rest = None
         self.name = ""
         """What USER said, if that was the last command."""
+        self.door = Door()
         limits = server.limits
         self.login = Login(server.accounts, server.guesses, limits, idle=limits.pop3_idle)
         self.leaving = False
@@ -270,7 +272,7 @@ class Pop3Connection:
         command = here.get(verb)
         if command is None:
             if verb not in elsewhere:
-                self.err("unknown command")
+                self.unknown_command()
             elif self.maildrop is None:
                 self.err(f"log in before {verb.decode()}")
             else:
@@ -285,6 +287,11 @@ class Pop3Connection:
         except Exception as error:  # our mistake: the client is still owed an answer
             self.failed(error)
         return None
+
+    def unknown_command(self) -> None:
+        """Say that it is none; too many before login end the session."""
+        self.leaving = self.maildrop is None and self.door.unknown()
+        self.err("too many unknown commands, good bye" if self.leaving else "unknown command")
 
     async def finish(self, rest: Coroutine[Any, Any, None]) -> None:
         """Do what is left of a command. Raises `_GoneError`."""
@@ -460,6 +467,9 @@ class Pop3Connection:
                 # What the client doesn't read would otherwise keep the connection open.
                 self.connection.abort()
             raise _GoneError from error
+        if self.maildrop is None and (stranger := self.door.stranger(line)):
+            self.err(f"that is {stranger}, and this is a POP3 server; good bye")
+            raise _GoneError
         if len(line) > most:
             self.err(f"a line may have {most} octets")
             return None

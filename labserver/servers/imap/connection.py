@@ -43,6 +43,7 @@ from pysasl.exception import AuthenticationError
 from pysasl.mechanism import ChallengeResponse, ServerChallenge
 
 from labserver.rules import Action, Limits, Occasion
+from labserver.servers.door import Door
 from labserver.servers.imap.atoms import HALF_A_TAG, Tag
 from labserver.servers.imap.commands import (
     AuthenticateCommand,
@@ -133,6 +134,7 @@ class Connection(IMAPConnection):
         self._most_appended = _LITERAL_OCTETS
         """How long a literal of APPEND may be."""
         self._commands = 0
+        self._door = Door()
         self._bad_commands = 0
         self._may_wait = True
         """Whether what is being written may wait for others."""
@@ -212,6 +214,9 @@ class Connection(IMAPConnection):
         literals: list[memoryview] = []
         try:
             line = await self.readline(partial(self._fetch_at_once, cast(State, state)))
+            if not logged_in and (stranger := self._door.stranger(bytes(line))):
+                text = f"That is {stranger}, and this is an IMAP server."
+                raise _FarewellError(text.encode(), b"CLIENTBUG")
             fetch = fetch_command(line)
             if fetch is not None:
                 return fetch
@@ -331,6 +336,9 @@ class Connection(IMAPConnection):
             self._commands += 1
             if self._commands > self._limits.session_commands:
                 raise _FarewellError(b"That is enough for one session, come back later.", b"LIMIT")
+            unknown = isinstance(command, InvalidCommand) and command.command_type is None
+            if unknown and not state.logged_in and self._door.unknown():
+                raise _FarewellError(b"Too many unknown commands.", b"CLIENTBUG")
             refusal = await self._refused_by_rule(state, command)
             response = refusal or await self._answer(state, command)
             await self._write(response)

@@ -21,6 +21,7 @@ from labserver.message import Envelope
 from labserver.rules import Action, Occasion
 from labserver.servers.accounts import Login
 from labserver.servers.addresses import Path, read_path, too_long
+from labserver.servers.door import Door
 from labserver.servers.smtp.parameters import RefusedError, mail_parameters, rcpt_parameters
 from labserver.transcript import readable
 
@@ -46,8 +47,6 @@ _TOLD_OCTETS = 64 * 1024
 """Of a message that the rules look at."""
 _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING")
 """Those that aiosmtpd doesn't offer."""
-_UNKNOWN_COMMANDS = 5
-"""Words that aren't commands, in one session."""
 _BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
 _TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
 _HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -159,7 +158,7 @@ class SmtpConnection(SMTP):
         """The lines of the reply to EHLO so far; they leave together."""
         self._heard = 0.0
         self._commands = 0
-        self._unknown_commands = 0
+        self._door = Door()
         limits = server.limits
         self._login = Login(server.accounts, server.guesses, limits, idle=limits.smtp_idle)
         self._claim: tuple[str, str, str] | None = None
@@ -303,6 +302,10 @@ class SmtpConnection(SMTP):
             raise _GoodbyeError("421 4.7.0 Too many commands in one session, goodbye")
         if line is None:
             raise RefusedError("500 5.5.2 Command line too long")
+        if stranger := self._door.stranger(line):
+            # Before a server hangs up it says 421 (RFC 5321 section 3.8).
+            text = f"That is {stranger}, and this is an SMTP server; goodbye"
+            raise _GoodbyeError(f"421 4.7.0 {text}")
         verb_octets, _, argument = line.partition(b" ")
         verb = verb_octets.upper().decode("ascii", "replace")
         if not verb or "\ufffd" in verb:
@@ -316,9 +319,7 @@ class SmtpConnection(SMTP):
             raise RefusedError(_TLS_FIRST)
         method = self._smtp_methods.get(verb)
         if method is None:
-            self._unknown_commands += 1
-            if self._unknown_commands == _UNKNOWN_COMMANDS:
-                # Before a server hangs up it says 421 (RFC 5321 section 3.8).
+            if self._door.unknown():
                 raise _GoodbyeError("421 4.7.0 Too many unrecognized commands, goodbye")
             raise RefusedError(f'500 5.5.2 Error: command "{verb}" not recognized')
         self._reset_timeout()
