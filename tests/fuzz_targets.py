@@ -37,10 +37,10 @@ from labserver import (
 )
 from labserver.catalog import PROTOCOLS, explain, legal, path
 from labserver.dialogue import Bounds, dialogue
+from labserver.mime import Part
 from labserver.network import Network
 from labserver.servers.addresses import is_address, read_path
 from labserver.servers.imap.commands import all_commands
-from labserver.servers.imap.parts import Part
 from labserver.servers.imap.structure import Body, Envelope
 from labserver.transcript import ProtocolName, Side
 

@@ -20,10 +20,10 @@ from dialogue import Client, play
 
 from labserver import Lab, Limits
 from labserver.message import Envelope
+from labserver.mime import Part
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
-from labserver.servers.imap.parts import Part
 from labserver.servers.imap.structure import Body
 from labserver.servers.imap.structure import Envelope as EnvelopeStructure
 from labserver.store import Delivery, StoreError

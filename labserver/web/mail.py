@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from labserver.charsets import unstructured
 from labserver.message import Message
+from labserver.mime import Part, referred
 from labserver.notebook.display import show
-from labserver.notebook.message import Part, Seen, octets_of, text_of
+from labserver.notebook.message import Seen, said
 from labserver.notebook.view import count, cut
 from labserver.store import MessageRow
 from labserver.transcript import readable
@@ -27,7 +30,11 @@ _HTML_OCTETS = 256 * 1024
 _IMAGE_OCTETS = 1024 * 1024
 """Of each image that the message brings along for its HTML."""
 _LONGEST = 200
-_FIELDS = {"subject": ("subject",), "from": ("from",), "to": ("to", "cc", "bcc")}
+_FIELDS = {"subject": (b"subject",), "from": (b"from",), "to": (b"to", b"cc", b"bcc")}
+_LOOKED_FOR = (
+    *(name for names in _FIELDS.values() for name in names),
+    *(b"content-type", b"content-transfer-encoding", b"content-disposition"),
+)
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _REACHES = re.compile(
     r"<(?=(?:link|base|meta|iframe|frame|frameset|object|embed|portal|fencedframe)\b)",
@@ -47,6 +54,21 @@ class Head:
     row: MessageRow
     octets: bytes
 
+    @classmethod
+    def read(cls, row: MessageRow, beginning: Callable[[int], bytes]) -> Head:
+        """Made of what `beginning` gives: the message's first so many octets.
+
+        Where its header is longer than that, what is looked for is taken from all of it.
+        """
+        octets = beginning(HEAD_OCTETS)
+        if len(octets) < row.size and Part(octets).body_start == len(octets):
+            whole = Part(beginning(row.size))
+            said = ((name, whole.first(name)) for name in _LOOKED_FOR)
+            fields = [b"%b: %b\r\n" % (name, v[:HEAD_OCTETS]) for name, v in said if v is not None]
+            body = whole.octets[whole.body_start : whole.body_start + HEAD_OCTETS]
+            octets = b"".join((*fields, b"\r\n", body))
+        return cls(row, octets)
+
     def values(self) -> dict[str, Any]:
         """The row of the list, for JSON."""
         seen = Seen(self.octets)
@@ -62,18 +84,16 @@ class Head:
 
     def says(self, text: str, where: str) -> bool:
         """Whether that stands there; case doesn't matter."""
-        seen, wanted = Seen(self.octets), text.casefold()
+        whole, wanted = Part(self.octets), text.casefold()
         for place, names in _FIELDS.items():
             if where in (place, "anywhere") and any(
-                wanted in (field.decoded or field.value).casefold()
-                for field in seen.fields
-                if field.name.lower() in names
+                wanted in unstructured(value).casefold()
+                for name in names
+                for value in whole.all(name)
             ):
                 return True
         return where in ("text", "anywhere") and any(
-            wanted in text_of(self.octets[part.start : part.end], part).casefold()
-            for part in seen.parts()
-            if part.kind.startswith("text/")
+            wanted in part.text().casefold() for part in whole.walk() if part.type == b"text"
         )
 
 
@@ -83,7 +103,7 @@ class Letter:
     def __init__(self, message: Message) -> None:
         self.message = message
         self._seen = Seen(message.octets)
-        self._parts = self._seen.parts()
+        self._parts = self._seen.whole.walk()
 
     def values(self) -> dict[str, Any]:
         """All that the page shows of it, for JSON."""
@@ -98,13 +118,14 @@ class Letter:
                 *sorted(readable(flag.encode()) for flag in self.message.flags),
             ],
             "html": html is not None,
-            "cut": html is not None and html.end - html.start > _HTML_OCTETS,
+            "cut": html is not None and html.end - html.body_start > _HTML_OCTETS,
             "text": text,
             "more": more,
             "fields": [
                 {"name": field.name, "value": field.value, "read": field.decoded}
                 for field in self._seen.fields
-            ],
+            ]
+            + self._more_fields(),
             "parts": [self._part(number) for number in range(len(self._parts))],
             "raw": _rows(octets[:_RAW_OCTETS]),
             "unshown": max(0, len(octets) - _RAW_OCTETS),
@@ -118,7 +139,7 @@ class Letter:
         ending = {"message/rfc822": "eml", "text/plain": "txt", "text/html": "html"}
         return (
             name or f"part-{number + 1}.{ending.get(part.kind, 'bin')}",
-            octets_of(self.message.octets[part.start : part.end], part),
+            part.content(),
         )
 
     def rendered(self) -> str:
@@ -127,12 +148,11 @@ class Letter:
         part = self._html()
         if part is None:
             return "<!doctype html><p>This message has no HTML.</p>"
-        end = min(part.end, part.start + _HTML_OCTETS)
-        html = text_of(self.message.octets[part.start : end], part)
+        html = part.text(_HTML_OCTETS)
         html = _TARGET.sub(r"\1not-", _REACHES.sub("<not-", html))
         brought = self._images()
         html = re.sub(
-            r"\bcid:([^\s\"'<>)]{1,200})", lambda match: brought.get(match[1], match[0]), html
+            r"\bcid:[^\"'<>)]{1,200}", lambda match: referred(match[0], brought) or match[0], html
         )
         begins = match.end() if (match := _DOCTYPE.match(html)) else 0
         return f"{html[:begins]}{_NOWHERE}{html[begins:]}"
@@ -140,23 +160,28 @@ class Letter:
     # -- parts
 
     def _html(self) -> Part | None:
-        return next((p for p in self._parts if p.kind == "text/html" and not p.name), None)
+        return self._seen.whole.body_part(b"html")
 
     def _text(self) -> tuple[str, bool]:
         """The text that mail programs without HTML show, and whether there is more of it."""
-        for part in self._parts:
-            if part.kind == "text/plain" and not part.name:
-                octets = self.message.octets[part.start : min(part.end, part.start + _RAW_OCTETS)]
-                text = "\n".join(_safe(row) for row in text_of(octets, part).splitlines())
-                more = part.end - part.start > _RAW_OCTETS or len(text) > _TEXT_CHARACTERS
-                return text[:_TEXT_CHARACTERS], more
-        return "", False
+        whole = self._seen.whole
+        part = whole.body_part(b"plain") or whole.body_part()
+        if part is None or part.subtype == b"html":
+            return "", False
+        text = "\n".join(_safe(row) for row in part.text(_RAW_OCTETS).splitlines())
+        more = part.end - part.body_start > _RAW_OCTETS or len(text) > _TEXT_CHARACTERS
+        return text[:_TEXT_CHARACTERS], more
+
+    def _more_fields(self) -> list[dict[str, str]]:
+        more = self._seen.more_fields
+        told = f"{count(more, 'more field')} not shown"
+        return [{"name": "…", "value": told, "read": ""}] if more else []
 
     def _part(self, number: int) -> dict[str, Any]:
         part = self._parts[number]
         return {
             "depth": part.depth,
-            "said": part.said,
+            "said": said(part),
             "file": not part.kind.startswith("multipart/"),
         }
 
@@ -164,26 +189,16 @@ class Letter:
         """The images of the message by their Content-ID, as data."""
         found = {}
         for part in self._parts:
-            if part.kind not in _IMAGES or part.end - part.start > _IMAGE_OCTETS * 4 // 3:
+            if part.kind not in _IMAGES or part.end - part.body_start > _IMAGE_OCTETS * 4 // 3:
                 continue
-            identity = self._identity(part)
-            if identity:
-                octets = octets_of(self.message.octets[part.start : part.end], part)
-                found[identity] = f"data:{part.kind};base64,{b64encode(octets).decode()}"
+            if part.content_id:
+                octets = part.content()
+                found[part.content_id] = f"data:{part.kind};base64,{b64encode(octets).decode()}"
         return found
-
-    def _identity(self, part: Part) -> str:
-        head = self.message.octets[max(0, part.start - HEAD_OCTETS) : part.start]
-        head = head[head.rfind(b"\r\n--") + 1 :]
-        match = re.search(rb"^Content-ID:\s*<([^>\s]+)>", head, re.IGNORECASE | re.MULTILINE)
-        return match[1].decode("ascii", "replace") if match else ""
 
 
 def _field(seen: Seen, name: str) -> str:
-    for field in seen.fields:
-        if field.name.lower() == name:
-            return cut(field.decoded or field.value, _LONGEST)
-    return ""
+    return cut(seen.said(name), _LONGEST)
 
 
 def _rows(octets: bytes) -> str:

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import islice
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ from labserver.notebook.display import show
 from labserver.notebook.widgets.faulting import FAULTS, is_on, switch
 from labserver.store import NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
-from labserver.web.mail import HEAD_OCTETS, WHERE, Head, Letter
+from labserver.web.mail import WHERE, Head, Letter
 from labserver.web.sessions import OUTCOMES, VIEWS, Filter, Row, row, two
 
 T = TypeVar("T")
@@ -452,7 +452,7 @@ class _Server:
             if not rows:
                 below = 0
                 break
-            heads = [Head(one, self._store.beginning(one.content, HEAD_OCTETS)) for one in rows]
+            heads = [Head.read(one, partial(self._store.beginning, one.content)) for one in rows]
             found += await self._work(_fitting, heads, text, where)
             below, searched = rows[-1].uid, searched + len(rows)
         number = self._store.counts(mailbox.id).messages

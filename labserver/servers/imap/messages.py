@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import quopri
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -16,12 +11,11 @@ from pymap.interfaces.message import LoadedMessageInterface
 from pymap.message import BaseMessage
 from pymap.parsing.specials import FetchRequirement, Flag
 
-from labserver.servers.imap.parts import Part, unfolded
-from labserver.servers.imap.structure import Body, Envelope
+from labserver.charsets import unstructured
+from labserver.mime import Part, unfolded
+from labserver.servers.imap.structure import Body, Envelope, address_texts
 from labserver.store import MessageRow, Store
 
-_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
-_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -126,10 +120,8 @@ class Content(LoadedMessageInterface):
             return Writeable.empty()
         if subset is None:
             return Writeable.wrap(message.header)
-        names = {name.lower() for name in subset}
-        chosen = [raw for name, raw in message.fields if (name in names) != inverse]
         # The blank line comes even where the header itself has none (RFC 3501 section 6.4.5).
-        return Writeable.wrap(b"".join(chosen) + b"\r\n")
+        return Writeable.wrap(message.chosen(sorted(subset), inverse=inverse) + b"\r\n")
 
     def get_message_text(self, section: Sequence[int] | None = None) -> Writeable:
         """BODY[TEXT] and BODY[1.TEXT]"""
@@ -140,7 +132,7 @@ class Content(LoadedMessageInterface):
         """The whole message, or the one that the part of that number holds."""
         part = self.message.at(list(section or ()))
         if section and part is not None:
-            return part.parts[0] if part.is_message else None
+            return part.parts[0] if part.is_message and part.parts else None
         return part
 
     def get_envelope_structure(self) -> Envelope:
@@ -152,7 +144,11 @@ class Content(LoadedMessageInterface):
     # -- what SEARCH asks for
 
     def get_header(self, name: bytes) -> Sequence[str]:
-        return [decoded(value) for value in self.message.all(name.lower())]
+        return [unstructured(value) for value in self.message.all(name.lower())]
+
+    def get_addresses(self, name: bytes) -> Sequence[str]:
+        """What ENVELOPE tells of an address field: names decoded, each before its address."""
+        return list(address_texts(self.message, name.lower()))
 
     def contains(self, value: bytes) -> bool:
         """Whether that UTF-8 text is in a header or in a text, decoded; case doesn't matter."""
@@ -167,45 +163,15 @@ class Content(LoadedMessageInterface):
         for part in self.message.walk():
             if header:
                 yield _header_text(part)
-            elif part.is_message:
+            elif part.is_message and part.parts:
                 yield _header_text(part.parts[0])
             if part.type == b"text":
-                yield _text(part)
+                yield part.text()
 
 
 def _header_text(message: Part) -> str:
-    return "\n".join(decoded(unfolded(raw)) for _, raw in message.fields)
-
-
-def decoded(value: bytes) -> str:
-    """A header field's text with its encoded words decoded (RFC 2047)."""
-    text = _BETWEEN_WORDS.sub("", value.decode("utf-8", "replace"))
-    return _ENCODED_WORD.sub(_decoded_word, text)
-
-
-def _decoded_word(word: re.Match[str]) -> str:
-    charset, encoding, text = word.groups()
-    try:
-        if encoding in "bB":
-            octets = binascii.a2b_base64(text + "===")
-        else:
-            octets = binascii.a2b_qp(text, header=True)
-        return octets.decode(charset.partition("*")[0], "replace")
-    except (LookupError, ValueError):
-        return word[0]  # not decodable: compared as it stands
-
-
-def _text(part: Part) -> str:
-    """A text part's body without its transfer encoding, as far as that can be undone."""
-    body = part.body
-    with contextlib.suppress(binascii.Error):
-        if part.encoding == b"base64":
-            body = base64.b64decode(body + b"===")
-        elif part.encoding == b"quoted-printable":
-            body = quopri.decodestring(body)
-    charset = dict(part.parameters).get(b"charset", b"us-ascii").decode("ascii", "replace")
-    try:
-        # UTF-8 is what 8-bit text mostly is where it says that it is ASCII.
-        return body.decode("utf-8" if charset.lower() == "us-ascii" else charset, "replace")
-    except (LookupError, ValueError):
-        return body.decode("utf-8", "replace")
+    header = unfolded(message.header)
+    if header.isascii():
+        return unstructured(header)
+    # Each field says for itself how octets beyond ASCII are to be read.
+    return "\n".join(map(unstructured, header.split(b"\n")))

@@ -16,8 +16,8 @@ from functools import cached_property
 from pymap.exceptions import SearchNotAllowed
 from pymap.parsing.specials import FetchRequirement, Flag, SearchKey
 
+from labserver.mime import without_comments
 from labserver.servers.imap.messages import Content, Message
-from labserver.servers.imap.parts import without_comments
 from labserver.servers.imap.selected import as_runs, within
 
 _FLAGS = (b"ANSWERED", b"DELETED", b"DRAFT", b"FLAGGED", b"RECENT", b"SEEN")
@@ -130,7 +130,10 @@ def _of_content(key: SearchKey) -> Condition:
     if name in (b"SENTBEFORE", b"SENTON", b"SENTSINCE"):
         fits = _day(name.removeprefix(b"SENT"), key.filter_datetime)
         return lambda one: (sent := _sent(one.content)) is not None and fits(sent)
-    if name in (b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO"):
+    if name in (b"BCC", b"CC", b"FROM", b"TO"):
+        wanted = key.filter_str.casefold()
+        return lambda one: any(wanted in a.casefold() for a in one.content.get_addresses(name))
+    if name == b"SUBJECT":
         return _in_header(name, key.filter_str)
     if name == b"HEADER":
         field, value = key.filter_header

@@ -7,14 +7,16 @@ Sizes and lines are those of a body as it was sent, before any decoding.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 
 from pymap.bytes import WriteStream
 from pymap.parsing.primitives import List, LiteralString, Nil, QuotedString, String
 from pymap.parsing.response.fetch import BodyStructure, EnvelopeStructure
 
-from labserver.servers.imap.parts import Part, closed, parameters_of, unquoted, without_comments
+from labserver.charsets import decoded, unstructured
+from labserver.mime import Part, marked, without_comments
 
 _NOT_QUOTABLE = re.compile(rb"[\x00\r\n\x80-\xff]")
 _LONGEST_QUOTED = 1000
@@ -22,17 +24,20 @@ _LONGEST_LIST = 50_000
 """Octets of a list of addresses that are looked at."""
 _MOST_ADDRESSES = 1000
 """How many of them are told."""
+_QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# Each also goes over what is escaped, or none would know where a quotation mark is one.
+_QUOTED_STRING = re.compile(rb"\\.|" + _QUOTED, re.DOTALL)
+_BLANKS_AROUND = re.compile(rb"\\.|" + _QUOTED + rb"|(?<!\s)\s*+(?P<mark>[@.,:])\s*+", re.DOTALL)
 _ADDRESS_PIECE = re.compile(
-    rb"""
-      (?P<quoted> "(?:[^"\\]|\\.)*" )
-    | (?P<comment> \( (?:[^()\\]|\\.)* \) )
-    | (?P<angle> < [^<>]* > )
-    | (?P<mark> [,:;] )
-    | (?P<space> \s+ )
-    | (?P<text> \[[^\[\]]*\] | [^\s",:;<(\[]+ | . )
-    """,
-    re.VERBOSE | re.DOTALL,
+    rb"(?P<quoted>" + _QUOTED + rb")"
+    rb"|(?P<angle><(?:" + _QUOTED + rb'|[^<>"])*+>)'
+    rb"|(?P<mark>[,:;])"
+    rb"|(?P<space>\s+)"
+    rb"|(?P<text>=\?[^?\s]{1,75}\?[bqBQ]\?[^?\s]*+\?=|\[[^\[\]]*\]"
+    rb'|(?:\\.|[^\s",:;<\[\\])+|.)',
+    re.DOTALL,
 )
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def nstring(value: bytes | None) -> Nil | String:
@@ -86,61 +91,110 @@ class Envelope(EnvelopeStructure):
         )
 
     def _found(self, name: bytes) -> list[List]:
-        found = addresses(b",".join(self._message.all(name))[:_LONGEST_LIST])
-        return list(islice(found, _MOST_ADDRESSES))
+        return [List(map(nstring, one)) for one in addresses(_list(self._message, name))]
 
 
 def _nlist(items: list[List]) -> List | Nil:
     return _Adjacent(items) if items else Nil()
 
 
-def addresses(value: bytes) -> Iterator[List]:
-    """The addresses of a field such as To: name, route, local part, domain.
+def _list(message: Part, name: bytes) -> bytes:
+    return b",".join(message.all(name))
 
-    A group is told by its name between two markers that have no domain.
+
+def address_texts(message: Part, name: bytes) -> Iterator[str]:
+    """The same addresses as SEARCH looks into them, names decoded (RFC 3501 section 6.4.4)."""
+    value = _list(message, name)
+    for named, _, mailbox, domain in addresses(value):
+        at = "" if domain is None else f"@{decoded(domain)}"
+        before = f"{unstructured(named)} " if named else ""
+        yield f"{before}<{decoded(mailbox or b'')}{at}>"
+    if len(value) > _LONGEST_LIST or value.count(b",") >= _MOST_ADDRESSES:
+        yield unstructured(value)
+
+
+_Address = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+"""Name, route, local part and domain."""
+_GROUP_ENDS: _Address = None, None, None, None
+
+
+def addresses(value: bytes) -> Iterator[_Address]:
+    """The addresses of a field such as To (RFC 5322 sections 3.4 and 4.4), comments taken out.
+
+    A group is told by its name between two markers that have no domain. Of a list that is too
+    long a last group's name says how much is left out.
     """
+    looked_at = value[:_LONGEST_LIST]
+    found = _addresses(looked_at)
+    for number, (address, end) in enumerate(found, 1):
+        yield address
+        if number == _MOST_ADDRESSES and next(found, None) is not None:
+            looked_at = value[:end]
+            break
+    if len(looked_at) < len(value):
+        more = f"{len(value) - len(looked_at):,} more octets of addresses"
+        yield from ((None, None, more.encode(), None), _GROUP_ENDS)
+
+
+def _addresses(value: bytes) -> Iterator[tuple[_Address, int]]:
+    """Each address, and where about it ends."""
     words: list[bytes] = []
     plain: list[bytes] = []
-    comment = angle = None
-    in_group, ended = False, 0
-    for piece in (*_ADDRESS_PIECE.finditer(closed(value)), None):
+    angle = None
+    in_group, first, ended = False, 0, 0
+    value, comments = _comments_taken_out(value)
+    for piece in chain(_ADDRESS_PIECE.finditer(value), (None,)):
         kind = piece.lastgroup if piece else "mark"
         text = piece[0] if piece else b","
-        if kind == "comment":
-            comment = text[1:-1]
-        elif kind == "angle":
-            angle = text[1:-1].strip()
-        elif piece is not None and kind in ("quoted", "text"):
-            if words and piece.start() == ended:
-                # Nothing stood between: one word, such as a quoted local part and its domain.
-                words[-1] += unquoted(text)
-                plain[-1] += text
-            else:
-                words.append(unquoted(text))
-                plain.append(text)
-        elif kind == "space":
-            continue
-        elif text == b":" and not in_group and angle is None:
-            in_group = True
-            yield _address(None, None, b" ".join(words), None)
-            words, plain, comment = [], [], None
-        else:
-            if angle is not None:
-                name = b" ".join(words) or None
-                yield _mailbox(name, angle)
+        if piece is None or kind == "mark":
+            own: list[tuple[int, bytes]] = []
+            while comments and (piece is None or comments[0][0] < piece.start()):
+                own.append(comments.popleft())
+            if text == b":" and not in_group and angle is None:
+                in_group = True
+                yield (None, None, b" ".join(words), None), ended
+            elif angle is not None:
+                yield _mailbox(b" ".join(words) or None, angle), ended
             elif plain:
                 spec = b"".join(plain)
-                yield _mailbox(comment, spec if b"@" in spec else b" ".join(words))
-            words, plain, comment, angle = [], [], None, None
+                around = [said for at, said in own if at < first or at >= ended]
+                name = around[-1] if around else None
+                yield _mailbox(name, spec if b"@" in spec else b" ".join(words)), ended
+            words, plain, angle = [], [], None
             if text == b";" and in_group:
                 in_group = False
-                yield _address(None, None, None, None)
+                yield _GROUP_ENDS, ended
+        elif kind == "space":
+            continue
+        elif kind == "angle":
+            angle = text[1:-1]
+        elif text != b'"':
+            if words and piece.start() == ended:
+                # Nothing stood between: one word, such as a quoted local part and its domain.
+                words[-1] += _unquoted(text)
+                plain[-1] += text
+            else:
+                first = first if words else piece.start()
+                words.append(_unquoted(text))
+                plain.append(text)
         ended = piece.end() if piece else 0
     if in_group:
-        yield _address(None, None, None, None)
+        yield _GROUP_ENDS, len(value)
 
 
-def _mailbox(name: bytes | None, spec: bytes) -> List:
+def _comments_taken_out(value: bytes) -> tuple[bytes, deque[tuple[int, bytes]]]:
+    """The value with a blank for each comment, and the comments with their places in it."""
+    kept, comments, at = [], deque[tuple[int, bytes]](), 0
+    for is_comment, start, end in marked(value):
+        if is_comment:
+            comments.append((at, _ESCAPE.sub(rb"\1", value[start + 1 : end - 1])))
+        kept.append(b" " if is_comment else value[start:end])
+        at += len(kept[-1])
+    return b"".join(kept), comments
+
+
+def _mailbox(name: bytes | None, spec: bytes) -> _Address:
+    spec = _BLANKS_AROUND.sub(lambda one: one["mark"] or one[0], spec.strip())
     route = None
     if spec.startswith(b"@") and b":" in spec:
         # A source route, long obsolete (RFC 5322 section 4.4).
@@ -149,13 +203,16 @@ def _mailbox(name: bytes | None, spec: bytes) -> List:
     if not at:
         local, domain = spec, b""
     # The domain is never NIL here: that would begin or end a group.
-    return _address(name, route, unquoted(local.strip()), domain.strip())
+    return name, route, _unquoted(local), domain
 
 
-def _address(
-    name: bytes | None, route: bytes | None, mailbox: bytes | None, domain: bytes | None
-) -> List:
-    return List([nstring(name), nstring(route), nstring(mailbox), nstring(domain)])
+def _unquoted(value: bytes) -> bytes:
+    """The value with each quoted-string's content in its place."""
+
+    def content(one: re.Match[bytes]) -> bytes:
+        return _ESCAPE.sub(rb"\1", one[0][1:-1]) if one[0].startswith(b'"') else one[0]
+
+    return _QUOTED_STRING.sub(content, value)
 
 
 # -- body structure
@@ -181,12 +238,17 @@ def _body(part: Part, *, extended: bool) -> List:
     parameters, disposition = _parameters(part.parameters), _disposition(part)
     more = [disposition, _language(part), nstring(part.first(b"content-location"))]
     if part.is_multipart:
-        inside = _Joined(_body(inner, extended=extended) for inner in part.parts)
+        # A multipart has at least one part (RFC 2046 section 5.1); one that hasn't gets one.
+        inner_parts = part.parts or (Part(b""),)
+        # Written at once: objects within objects would take all of Python's stack.
+        inside = b"".join([bytes(_body(inner, extended=extended)) for inner in inner_parts])
         extension = [parameters, *more] if extended else []
         return List([inside, _name(part.subtype), *extension])
     kind, subtype = part.type, part.subtype
-    if (kind, subtype) == (b"message", b"rfc822") and not part.is_message:
-        kind, subtype = b"application", b"octet-stream"  # too deep to be looked into
+    # Of messages RFC 3501 knows this one only; RFC 6532 has another that is told as a file is.
+    message = part.parts[0] if subtype == b"rfc822" and part.is_message and part.parts else None
+    if (kind, subtype) == (b"message", b"rfc822") and message is None:
+        kind, subtype = b"application", b"octet-stream"  # too deep to be looked into, or encoded
     elif kind == b"multipart":
         kind, subtype = b"application", b"octet-stream"
     items: list[List | Nil | String | bytes] = [
@@ -198,24 +260,13 @@ def _body(part: Part, *, extended: bool) -> List:
         _name(part.encoding),
         b"%d" % (part.end - part.body_start),
     ]
-    if part.is_message:
-        (message,) = part.parts
-        items += [bytes(Envelope(message)), _body(message, extended=extended)]
-    if part.is_message or kind == b"text":
+    if message is not None:
+        items += [bytes(Envelope(message)), bytes(_body(message, extended=extended))]
+    if message is not None or kind == b"text":
         items.append(b"%d" % part.body_lines)
     if extended:
         items += [nstring(part.first(b"content-md5")), *more]
     return List(items)
-
-
-class _Joined(_Adjacent):
-    """The parts of a multipart: lists without a space between, and no parentheses around."""
-
-    def __init__(self, items: Iterable[List]) -> None:
-        super().__init__(items)
-
-    def __bytes__(self) -> bytes:
-        return b"".join(bytes(item) for item in self.items)
 
 
 def _name(value: bytes) -> Nil | String:
@@ -229,11 +280,11 @@ def _parameters(parameters: tuple[tuple[bytes, bytes], ...]) -> List | Nil:
 
 def _disposition(part: Part) -> List | Nil:
     """The disposition's type and parameters (RFC 2183)."""
-    value = part.first(b"content-disposition")
-    kind = without_comments(value or b"").partition(b";")[0].strip()
-    if value is None or not kind:
+    if not part.disposition:
         return Nil()
-    return List([_name(kind), _parameters(parameters_of(value))])
+    return List(
+        [_name(part.disposition.encode("latin-1")), _parameters(part.disposition_parameters)]
+    )
 
 
 def _language(part: Part) -> List | String | Nil:
