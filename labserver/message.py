@@ -10,7 +10,8 @@ from email.policy import EmailPolicy, Policy
 from typing import Any
 
 from labserver.charsets import IDENTITY, decoded, unstructured
-from labserver.mime import Part, texts_of, unfolded
+from labserver.fields import texts_of, unfolded
+from labserver.mime import Part
 from labserver.transcript import readable, stable
 
 _LONGEST_DECODED = 64 * 1024

@@ -12,7 +12,8 @@ from pymap.message import BaseMessage
 from pymap.parsing.specials import FetchRequirement, Flag
 
 from labserver.charsets import unstructured
-from labserver.mime import Part, unfolded
+from labserver.fields import unfolded
+from labserver.mime import Part
 from labserver.servers.imap.structure import Body, Envelope, address_texts
 from labserver.store import MessageRow, Store
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pymap.exceptions import SearchNotAllowed
 from pymap.parsing.specials import FetchRequirement, Flag, SearchKey
 
-from labserver.mime import without_comments
+from labserver.fields import without_comments
 from labserver.servers.imap.messages import Content, Message
 from labserver.servers.imap.selected import as_runs, within
 

@@ -16,7 +16,8 @@ from pymap.parsing.primitives import List, LiteralString, Nil, QuotedString, Str
 from pymap.parsing.response.fetch import BodyStructure, EnvelopeStructure
 
 from labserver.charsets import decoded, unstructured
-from labserver.mime import Part, marked, without_comments
+from labserver.fields import QUOTED, marked, without_comments
+from labserver.mime import Part
 
 _NOT_QUOTABLE = re.compile(rb"[\x00\r\n\x80-\xff]")
 _LONGEST_QUOTED = 1000
@@ -24,13 +25,12 @@ _LONGEST_LIST = 50_000
 """Octets of a list of addresses that are looked at."""
 _MOST_ADDRESSES = 1000
 """How many of them are told."""
-_QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 # Each also goes over what is escaped, or none would know where a quotation mark is one.
-_QUOTED_STRING = re.compile(rb"\\.|" + _QUOTED, re.DOTALL)
-_BLANKS_AROUND = re.compile(rb"\\.|" + _QUOTED + rb"|(?<!\s)\s*+(?P<mark>[@.,:])\s*+", re.DOTALL)
+_QUOTED_STRING = re.compile(rb"\\.|" + QUOTED, re.DOTALL)
+_BLANKS_AROUND = re.compile(rb"\\.|" + QUOTED + rb"|(?<!\s)\s*+(?P<mark>[@.,:])\s*+", re.DOTALL)
 _ADDRESS_PIECE = re.compile(
-    rb"(?P<quoted>" + _QUOTED + rb")"
-    rb"|(?P<angle><(?:" + _QUOTED + rb'|[^<>"])*+>)'
+    rb"(?P<quoted>" + QUOTED + rb")"
+    rb"|(?P<angle><(?:" + QUOTED + rb'|[^<>"])*+>)'
     rb"|(?P<mark>[,:;])"
     rb"|(?P<space>\s+)"
     rb"|(?P<text>=\?[^?\s]{1,75}\?[bqBQ]\?[^?\s]*+\?=|\[[^\[\]]*\]"
@@ -185,6 +185,8 @@ def _addresses(value: bytes) -> Iterator[tuple[_Address, int]]:
 def _comments_taken_out(value: bytes) -> tuple[bytes, deque[tuple[int, bytes]]]:
     """The value with a blank for each comment, and the comments with their places in it."""
     kept, comments, at = [], deque[tuple[int, bytes]](), 0
+    if b"(" not in value:
+        return value, comments
     for is_comment, start, end in marked(value):
         if is_comment:
             comments.append((at, _ESCAPE.sub(rb"\1", value[start + 1 : end - 1])))
