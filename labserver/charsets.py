@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import contextlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -88,14 +89,13 @@ def _uuencoded(data: bytes) -> Iterator[bytes]:
     for row in rows:
         if row.startswith(b"begin"):
             break
-    for row in rows:
+    for row in filter(None, rows):
         if row.startswith(b"end"):
             return
-        try:
-            yield binascii.a2b_uu(row)
-        except binascii.Error:
-            # Some write more than the count at its beginning says.
-            yield binascii.a2b_uu(row[: 1 + ((row[0] - 32 & 63) * 4 + 5) // 3])
+        # Some write more than the count at a row's beginning says.
+        digits = ((row[0] - 32 & 63) * 4 + 2) // 3
+        with contextlib.suppress(binascii.Error):
+            yield binascii.a2b_uu(row[: 1 + digits])
 
 
 _LABELS = {

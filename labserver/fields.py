@@ -27,6 +27,8 @@ _PARAMETER = re.compile(
 _PIECE = re.compile(rb"(.+?)(?:\*(\d{1,9}))?(\*)?", re.DOTALL)
 _EXTENDED = re.compile(rb"([^']*)'[^']*'(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_MOST_PARAMETERS = 100
+_MOST_PIECES = 1_000
 _NOT_PLAIN = re.compile(rb"[^!#$&+\-.0-9A-Z^_`a-z{|}~]")
 
 
@@ -73,15 +75,20 @@ def unquoted(value: bytes) -> bytes:
     return value.removeprefix(b'"')
 
 
-def parameters_of(value: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def parameters_of(value: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], int]:
     """The parameters in a value without comments, such as `; charset=utf-8`, in order.
 
-    Those in pieces are joined (RFC 2231 section 3); a name that still ends in `*` has a value with
-    charset, language and percent signs (section 4).
+    And how many octets weren't looked at, for they had too many. Those in pieces are joined (RFC
+    2231 section 3); a name that still ends in `*` has a value with charset, language and percent
+    signs (section 4).
     """
     whole: list[tuple[bytes, bytes]] = []
     pieces: dict[bytes, dict[int, tuple[bool, bytes]]] = {}
-    for one in _PARAMETER.finditer(value):
+    unread = 0
+    for number, one in enumerate(_PARAMETER.finditer(value)):
+        if len(whole) >= _MOST_PARAMETERS or number >= _MOST_PIECES:
+            unread = len(value) - one.start()
+            break
         said = unquoted(one[2] or b"")
         piece = _PIECE.fullmatch(one[1].lower())
         if piece is None or piece[2] is None:
@@ -91,10 +98,11 @@ def parameters_of(value: bytes) -> tuple[tuple[bytes, bytes], ...]:
             pieces[piece[1]] = {}
             whole.append((piece[1], b""))  # keeps its place
         pieces[piece[1]].setdefault(int(piece[2]), (bool(piece[3]), said))
-    return tuple(
+    joined = tuple(
         _joined(name, pieces.pop(name)) if name in pieces and not said else (name, said)
         for name, said in whole
     )
+    return joined, unread
 
 
 def _joined(name: bytes, pieces: dict[int, tuple[bool, bytes]]) -> tuple[bytes, bytes]:

@@ -169,10 +169,17 @@ class Part:
     def _structured(self, name: bytes) -> bytes:
         """A structured value without its comments, as far as it is looked at."""
         value = self.first(name) or b""
-        if len(value) > _LONGEST_STRUCTURED:
-            unread = len(value) - _LONGEST_STRUCTURED
-            self.left_out = self.left_out or f"{unread:,} octets of {name.decode()} weren't read"
+        self._leave_out(name, len(value) - _LONGEST_STRUCTURED)
         return without_comments(value[:_LONGEST_STRUCTURED])
+
+    def _parameters(self, name: bytes, value: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        parameters, unread = parameters_of(value)
+        self._leave_out(name, unread)
+        return parameters
+
+    def _leave_out(self, name: bytes, octets: int) -> None:
+        if octets > 0 and not self.left_out:
+            self.left_out = f"{octets:,} octets of {name.decode()} not read"
 
     # -- type
 
@@ -183,7 +190,8 @@ class Part:
         value = self._structured(b"content-type")
         found = _TYPE.match(value)
         if found:
-            return found[1].lower(), found[2].lower(), parameters_of(value[found.end() :])
+            parameters = self._parameters(b"content-type", value[found.end() :])
+            return found[1].lower(), found[2].lower(), parameters
         if self.is_in_digest and self.first(b"content-type") is None:
             return b"message", b"rfc822", ()
         return b"text", b"plain", ((b"charset", b"us-ascii"),)
@@ -212,9 +220,8 @@ class Part:
     def _content_disposition(self) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
         value = self._structured(b"content-disposition")
         found = _TOKEN.match(value)
-        return (found[1].lower() if found else b""), parameters_of(
-            value[found.end() if found else 0 :]
-        )
+        kind, at = (found[1].lower(), found.end()) if found else (b"", 0)
+        return kind, self._parameters(b"content-disposition", value[at:])
 
     @property
     def disposition(self) -> str:
