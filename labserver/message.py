@@ -228,7 +228,7 @@ class _Policy(EmailPolicy):
             return _ContentField.read(name, octets)
         if len(value) <= _LONGEST_PARSED:
             try:
-                found = super().header_fetch_parse(name, value)
+                found = super().header_fetch_parse(name, decoded(octets))
                 if name.lower() != "message-id" or str(found).encode() == octets:
                     return found
             except Exception:

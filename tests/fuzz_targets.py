@@ -372,6 +372,13 @@ def messages(octets: bytes) -> None:
     repr(message)
     for field in ("Subject", "From", "To", "Date", "Content-Type", "Message-ID"):
         message[field]
+        str(message.email[field])
+    assert message.text.encode() is not None
+    assert message.html.encode() is not None
+    assert all(one.name.encode() is not None for one in message.attachments)
+    for part in message.email.walk():
+        part.get_content_type(), part.get_filename(), part.is_attachment()
+    message.email.as_bytes()
     for view in (show(message), show(Mailbox([message]))):
         assert all(c.isprintable() or c == "\n" for c in view.html + view.text)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import email
 import random
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from email.policy import SMTP
 
 import pytest
+from test_mime import steps
 
 from labserver.message import Envelope, Mailbox, Message
 
@@ -120,3 +123,161 @@ def test_a_very_long_field_is_given_as_it_came() -> None:
     word = "=?utf-8?q?=3Cb=3E?="
     assert message(f"Subject: {word}\r\n\r\n".encode())["Subject"] == "<b>"
     assert message(f"Subject: {f'{word} ' * 50_000}\r\n\r\n".encode())["Subject"].startswith(word)
+
+
+MENU = EmailMessage(policy=SMTP)
+MENU["Subject"] = "Menu"
+MENU.set_content("Lunch?\nAt noon?\n")
+MENU.add_alternative("<p>Lunch?</p>\n", subtype="html")
+MENU.add_attachment(b"\x00\xff" * 3, maintype="image", subtype="png", filename="menü.png")
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
+def test_text_html_and_attachments_are_what_was_sent(line_end: bytes) -> None:
+    menu = message(MENU.as_bytes().replace(b"\r\n", line_end))
+    assert menu.text.rstrip("\n") == "Lunch?\nAt noon?"
+    assert menu.html.rstrip("\n") == "<p>Lunch?</p>"
+    (image,) = menu.attachments
+    assert (image.name, image.type, image.octets) == ("menü.png", "image/png", b"\x00\xff" * 3)
+    assert repr(image) == "<Attachment 'menü.png': image/png, 6 octets>"
+
+
+@pytest.mark.parametrize(
+    ("octets", "text", "html", "attached"),
+    [
+        (b"\r\nonly text", "only text", "", []),
+        (b"Content-Type: text/html\r\n\r\n<p>", "", "<p>", []),
+        (b"Content-Type: text/calendar\r\n\r\nBEGIN", "BEGIN", "", []),
+        (b"Content-Type: application/pdf\r\n\r\n%PDF", "", "", ["application/pdf"]),
+        (b"Content-Disposition: attachment; filename=a.txt\r\n\r\nfile", "", "", ["text/plain"]),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nnever", "never", "", []),
+        (
+            b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhere\r\n--b\r\n"
+            b"Content-Type: message/rfc822\r\n\r\nSubject: in\r\n\r\ninner\r\n--b--\r\n",
+            "here",
+            "",
+            ["message/rfc822"],
+        ),
+    ],
+)
+def test_a_message_without_one_of_them_has_an_empty_one(
+    octets: bytes, text: str, html: str, attached: list[str]
+) -> None:
+    shown = message(octets)
+    assert (shown.text, shown.html) == (text, html)
+    assert [one.type for one in shown.attachments] == attached
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (b"<1641082187.abc;;eefgij@shop.example>", "<1641082187.abc;;eefgij@shop.example>"),
+        (b"<a b@shop.example>", "<a b@shop.example>"),
+        (b"<a@b> (c) <d@e>", "<a@b> (c) <d@e>"),
+        (b"a" * 100_000, "a" * 100_000),
+        (b"=?x-no?q?a?= =?utf-8?q?=C3=A9?=", "=?x-no?q?a?= é"),
+        (b"raw \xe9", "raw é"),
+        (b"None", "None"),
+        (b"", ""),
+        (b"[", "["),
+        (b'"unclosed <a@b', '"unclosed <a@b'),
+    ],
+)
+@pytest.mark.parametrize("name", ["Message-ID", "From", "Date", "Content-Type", "X-Own"])
+def test_a_field_is_given_as_it_came(name: str, field: bytes, value: str) -> None:
+    came = message(name.encode() + b": " + field + b"\r\n\r\n")
+    assert came[name] == value
+    assert came["Absent"] is came["not a name"] is came[""] is None
+    if name in ("Message-ID", "Content-Type", "X-Own") and b"=?" not in field:
+        assert str(came.email[name]) == value
+
+
+def test_one_huge_field_does_not_hide_another() -> None:
+    for huge in (b"Content-Type: a/b" + b"; a=b" * 200_000, b"To: " + b"(" * 1_000_000):
+        shown = message(huge + b"\r\nSubject: x\r\n\r\n")
+        assert shown["Subject"] == shown.email["Subject"] == "x"
+        name, _, value = huge.decode().partition(": ")
+        assert shown[name] == str(shown.email[name]) == value
+
+
+HUGE = {
+    "parts": lambda n: (
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * n
+    ),
+    "depth": lambda n: b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" * n,
+    "parameters": lambda n: (
+        b"Content-Type: a/b" + b"".join(b"; n%d=x" % i for i in range(n)) + b"\r\n\r\n"
+    ),
+    "one parameter": lambda n: b'Content-Type: a/b; x="' + b";" * n + b'"\r\n\r\n',
+    "pieces": lambda n: (
+        b"Content-Disposition: attachment"
+        + b"".join(b"; filename*%d=x" % i for i in range(n))
+        + b"\r\n\r\n"
+    ),
+    "fields": lambda n: b"a: b\r\n" * n + b"\r\n",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", HUGE)
+def test_taking_a_message_apart_costs_no_more_than_its_size(kind: str) -> None:
+    def ask(octets: bytes) -> None:
+        for part in message(octets).email.walk():
+            part.get_content_type(), part.get_filename(), part.get_content_charset()
+            part.get_boundary(), part.is_attachment(), part["Subject"]
+        message(octets)["Subject"]
+        _ = message(octets).attachments
+
+    ask(HUGE[kind](10))
+    small, large = (steps(lambda n=n: ask(HUGE[kind](n))) for n in (10_000, 20_000))
+    assert large <= 2.5 * small + 1_000
+    ask(HUGE[kind](300_000))
+
+
+def test_what_email_does_not_take_apart_is_text_and_nothing_is_lost() -> None:
+    many = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 3_000
+    taken = message(many + b"--b--\r\n").email
+    *_, last = taken.walk()
+    assert len(list(taken.walk())) == 1_002
+    assert last.get_content_type() == "text/plain"
+    assert taken.as_bytes(policy=SMTP) == many + b"--b--\r\n"
+    long = b"X-Long: " + b"word " * 2_000 + b"\r\nTo: a@b.example\r\n\r\nx\r\n"
+    assert message(long).email.as_bytes(policy=SMTP) == long
+
+
+def test_email_gives_the_parts_that_came() -> None:
+    report = (
+        b"Subject: x\r\nContent-Type: multipart/report; boundary=b\r\n\r\nbefore\r\n--b\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n\r\n\xc3\xa9\r\n--b\r\n"
+        b"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\n"
+        b"Final-Recipient: rfc822; b@c\r\nAction: failed\r\n\r\n--b\r\n"
+        b'Content-Type: a/b; name="=?utf-8?q?=C3=A9.pdf?="\r\n\r\nx\r\n--b--\r\nafter\r\n'
+    )
+    taken = message(report).email
+    assert [part.get_content_type() for part in taken.walk()] == [
+        part.get_content_type() for part in email.message_from_bytes(report, policy=SMTP).walk()
+    ]
+    text, status, file = taken.iter_parts()
+    assert text.get_content() == "é"
+    assert [block["Action"] for block in status.get_payload()] == [None, "failed"]
+    assert file.get_filename() == "é.pdf"
+    assert (taken.preamble, taken.epilogue) == ("before", "after\r\n")
+    assert taken.as_bytes(policy=SMTP) == report
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [
+        (b"a\r\n" * 5_000, "(4,000 more lines not shown)"),
+        (b"a\n" * 1_001, "(1 more line not shown)"),
+        (b"\n" * 30_000_000, "(29,999,000 more lines not shown)"),
+        (b"x" * 10_000, "… (9,000 more octets)"),
+        (b"\r" * 30_000_000, "… (29,999,000 more octets)"),
+    ],
+    ids=range(5),
+)
+def test_what_print_leaves_out_is_said(octets: bytes, said: str) -> None:
+    text = str(message(octets))
+    assert text.endswith(said)
+    assert len(text) < 10_000
+    assert "not shown" not in str(message(b"a\r\n" * 1_000))

@@ -273,3 +273,63 @@ def test_what_the_sender_wants_to_hear_is_told_with_the_envelope(lab: Lab) -> No
     assert "  RCPT TO: <ana@lab.example>\n" in str(view)
     assert "  RCPT TO: <ben@lab.example> NOTIFY=SUCCESS,FAILURE\n" in str(view)
     inert(view)
+
+
+def test_what_bare_line_feeds_part_is_shown_as_well() -> None:
+    """`smtplib.sendmail(…, message.as_bytes())` is everyday code."""
+    made = EmailMessage()
+    made["Subject"] = "Menu"
+    made.set_content("Lunch?\n")
+    made.add_alternative("<p>Lunch?</p>\n", subtype="html")
+    view = show(message(made.as_bytes()))
+    inert(view)
+    assert section(str(view), "Body (text/plain)", "Parts") == ["Lunch?"]
+    assert "text/html, 14 octets, 7bit" in section(
+        str(view), "Parts", "Octets as SMTP carries them"
+    )
+
+
+def test_octets_that_are_not_utf_8_are_read_and_marked() -> None:
+    view = show(message(b"Subject: raw \xe4\xf6\r\nX-Own: \xc3\xa4\r\n\r\n"))
+    inert(view)
+    assert "raw \\xe4\\xf6 raw äö (not UTF-8: read as windows-1252)" in words(view)
+    assert "X-Own: ä" in words(view)
+    assert str(view).startswith("raw äö: ")
+
+
+LEFT_OUT = {
+    "15 more fields not shown": b"X-Own: x\r\n" * 75 + b"\r\n",
+    "10 earlier hops not shown": b"Received: from a by b; c\r\n" * 40 + b"\r\n",
+    "461 more parts not shown": b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    + b"--b\r\n\r\nx\r\n" * 500,
+    "299,961 more parts not shown": b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    + b"--b\r\n\r\nx\r\n" * 300_000,
+    "61 more parts not shown": b"Content-Type: message/rfc822\r\n\r\n" * 2_000,
+    "40 more lines not shown": b"\r\n" + b"x\r\n" * 100,
+    "34,464 more octets not shown": b"\r\n" + b"x" * 100_000,
+    "… (1 more character)": b"\r\n" + b"x" * 501,
+    "… (2,000 more octets)": b"Subject: " + b"x" * 3_000 + b"\r\n\r\n",
+    "RCPT TO: 5 more": b"\r\n",
+}
+
+
+@pytest.mark.parametrize("sentence", LEFT_OUT)
+def test_each_bound_says_what_it_leaves_out(sentence: str) -> None:
+    recipients = tuple(f"a{number}@b.example" for number in range(65))
+    view = show(message(LEFT_OUT[sentence], Envelope("a@b.example", recipients)))
+    inert(view)
+    assert sentence in str(view)
+    assert sentence.replace("RCPT TO: ", "RCPT TO ") in words(view)
+
+
+def test_what_is_looked_for_is_found_behind_any_number_of_fields() -> None:
+    """A header that big providers write has more than 60 fields."""
+    for before in (
+        b"X-Own: x\r\n" * 75,
+        b"X-Own: x\r\n" * 100_000,
+        b"X: " + b"y" * 200_000 + b"\r\n",
+    ):
+        octets = before + b"Subject: found\r\nFrom: ana\r\nContent-Type: text/x-log\r\n\r\nx\r\n"
+        assert str(show(message(octets))).startswith("found: ")
+        assert "Body (text/x-log)" in str(show(message(octets)))
+        assert "ana found" in words(show(Mailbox([message(octets)])))

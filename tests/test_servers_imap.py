@@ -1030,6 +1030,20 @@ def test_two_big_bodies_reach_a_client_that_reads_late(lab: Lab) -> None:
             ' (NIL "s" NIL NIL NIL NIL NIL NIL NIL NIL)'
             ' ("TEXT" "PLAIN" ("CHARSET" "us-ascii") NIL NIL "7BIT" 1 0) 2) "DIGEST")',
         ),
+        # Pieces are joined, their charset stays (RFC 2231 section 6).
+        (
+            b"Content-Type: a/b; n*1=c; n*0=b; m*0*=utf-8''%20; m*1=d\n\n",
+            '("A" "B" ("N" "bc" "M*" "utf-8\'\'%20d") NIL NIL "7BIT" 0)',
+        ),
+        # RFC 3501 has no structure for these.
+        (
+            b"Content-Type: message/global\n\na: b\n\nx",
+            '("MESSAGE" "GLOBAL" NIL NIL NIL "7BIT" 7)',
+        ),
+        (
+            b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nYTpi",
+            '("APPLICATION" "OCTET-STREAM" NIL NIL NIL "BASE64" 4)',
+        ),
         (
             b'Content-Type: text/x; a="\xc3\xa9"; b=c\0d\n\n',
             '("TEXT" "X" ("A" {2}\r\n\u00e9 "B" {2}\r\ncd) NIL NIL "7BIT" 0 0)',
@@ -1063,12 +1077,61 @@ def test_body_structure(message: bytes, structure: str) -> None:
             '(("A" NIL "a" "b.example")("unclosed" NIL "c" "d.example"))',
         ),
         ("(((((, <<<, ;;; :::", None),
+        # Comments are no part of an address (RFC 5322 sections 3.2.2 and 3.4).
+        ("user (c)@ (d) b.example", '((NIL NIL "user" "b.example"))'),
+        ("<user (c)@ (d) b.example>", '((NIL NIL "user" "b.example"))'),
+        ("A (note) B <a(n)@b.example>", '(("A B" NIL "a" "b.example"))'),
+        ("(a (nested \\) one)) <a@b.example>", '((NIL NIL "a" "b.example"))'),
+        ("a@b.example (Ana (B))", '(("Ana (B)" NIL "a" "b.example"))'),
+        ('"a(b)c"@d.example', '((NIL NIL "a(b)c" "d.example"))'),
+        ('<"a>b@c"@d.example>', '((NIL NIL "a>b@c" "d.example"))'),
+        ('"a"."b c"@d.example', '((NIL NIL "a.b c" "d.example"))'),
+        ("a . b @ c . example", '((NIL NIL "a.b" "c.example"))'),
+        ("=?utf-8?Q?Doe,_(J)?= <j@b.example>", '(("=?utf-8?Q?Doe,_(J)?=" NIL "j" "b.example"))'),
+        (
+            "G (c): a@b (x), <c@d>;",
+            '((NIL NIL "G" NIL)("x" NIL "a" "b")(NIL NIL "c" "d")(NIL NIL NIL NIL))',
+        ),
     ],
 )
 def test_addresses_in_an_envelope(value: str, told: str | None) -> None:
     envelope = bytes(EnvelopeStructure(Part(f"To: {value}\r\n\r\n".encode()))).decode()
     if told is not None:
         assert envelope == f"(NIL NIL NIL NIL NIL {told} NIL NIL NIL NIL)"
+
+
+def test_addresses_are_looked_for_as_the_envelope_tells_them(lab: Lab) -> None:
+    """RFC 3501 section 6.4.4"""
+    keep(
+        lab,
+        b"From: <user-from (c)@ (d) domain.example>\r\n\r\n",
+        b"From: A (note) B <a(n)@b.example>\r\n\r\n",
+        b"From: =?utf-8?q?J=C3=BCrgen?= <j@b.example>\r\nTo: Team: x@y.example;\r\n\r\n",
+        b"To: " + b"a@b.example, " * 5_000 + b"last@c.example\r\n\r\n",
+    )
+    client = ana(lab)
+    for text, found in {
+        'FROM "user-from@domain.example"': "1",
+        'FROM "A B"': "2",
+        'FROM "a@b.example"': "2",
+        'FROM "A B <a@"': "2",
+        "FROM note": "",
+        "FROM b.example": "2 3",
+        "TO Team": "3",
+        "TO x@y": "3",
+        "TO last@c.example": "4",
+    }.items():
+        assert client("SEARCH " + text)[0] == f"* SEARCH {found}".rstrip(), text
+    client.say("t SEARCH CHARSET UTF-8 FROM {7+}\r\nJürgen\r\n".encode())
+    assert client.answer()[0] == "* SEARCH 3"
+
+
+def test_fields_are_told_wherever_they_stand_in_a_header(lab: Lab) -> None:
+    keep(lab, b"X-Own: x\r\n" * 20_000 + b"Subject : behind\r\n\r\n")
+    client = ana(lab)
+    assert '"behind"' in client("FETCH 1 ENVELOPE")[0]
+    assert "Subject : behind" in client("FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]")[0]
+    assert client("SEARCH SUBJECT behind")[0] == "* SEARCH 1"
 
 
 def test_sender_and_reply_to_are_from_where_they_are_absent_or_empty() -> None:
@@ -2410,3 +2473,6 @@ def test_an_envelope_tells_so_many_addresses(lab: Lab) -> None:
     keep(lab, b"To: " + b"a:," * 25_000 + b"\r\n\r\n")
     told = ana(lab)("FETCH 1 ENVELOPE")[0]
     assert 100 < told.count('"a"') <= 1000
+    # A group without members says how many are left out.
+    assert '(NIL NIL "' in told
+    assert ' more octets of addresses" NIL)(NIL NIL NIL NIL))' in told

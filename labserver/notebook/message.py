@@ -288,7 +288,7 @@ def _hops_html(seen: Seen) -> str:
         way = pieces((Piece(source or "(itself)", "client.example"),)) if by else ""
         arrow = f'{way} <span aria-hidden="true">→</span> <b>{escape(by)}</b> ' if by else ""
         items.append(f"<li>{arrow}<span>{varying(cut(how, 200))}</span></li>")
-    inside = f"{_not_shown(more, 'hop before')}<ol>{''.join(items)}</ol>"
+    inside = f"{_not_shown(more, 'earlier hop')}<ol>{''.join(items)}</ol>"
     return _section("Its way", "each server adds a Received field", inside)
 
 
@@ -334,7 +334,7 @@ def _text(
     hops, more = seen.hops()
     if hops:
         yield "Its way"
-        yield from _left_out(more, "hop before")
+        yield from _left_out(more, "earlier hop")
         for number, (_, by, how) in enumerate(hops, more + 1):
             way = f"client.example -> {by} " if by else ""
             yield f"  {number}. {way}{stable(cut(how, 200))}".rstrip()
