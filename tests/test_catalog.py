@@ -1458,9 +1458,9 @@ def test_pop3_answers_that_come_together_are_told_apart(lab: Lab) -> None:
     [
         (
             "smtp",
-            EHLO + "C! N\\0OP\\r\\n\nS: 500 ...\nC! MAIL FROM:<a\\0@b>\\r\\n\nS: 553 5.1.7 ...\n"
+            EHLO + "C! N\\0OP\\r\\n\nS: 501 ...\nC! MAIL FROM:<a\\0@b>\\r\\n\nS: 501 5.5.2 ...\n"
             "C: MAIL FROM:<é@lab.example> SMTPUTF8\nS: 250 ...",
-            ["“N\\x00OP” is no SMTP command.", "This sender isn't allowed for you."],
+            ["“N\\x00OP” is no SMTP command.", "The command isn't written as it has to be."],
         ),
         (
             "pop3",

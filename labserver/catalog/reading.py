@@ -6,6 +6,7 @@ says) is in `smtp.py`, `pop3.py` and `imap.py`; every sentence comes from the ta
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -93,6 +94,9 @@ class Exchange:
         self.code, self.settled = code, True
 
 
+_BARE_LF = re.compile(rb"(?<!\r)\n\Z")
+# Only CR LF, a dot, CR LF ends a message; the last CR LF may be that of the true end.
+_FALSE_END = re.compile(rb"(?:\n|\r)\.(?:\r\n|\n|\r)")
 _QUOTED = 24
 """Characters of a strange word that a sentence repeats."""
 
@@ -312,10 +316,14 @@ class Reading(ABC):
         if i in self._trouble:
             title, detail = self._trouble[i], sentences(title, detail)
         added = list(self._additions(i, e))
+        if _BARE_LF.search(self.lines[i].data):
+            added.append(self.note("bare-lf"))
         sources = [*note.sources, *command.sources, *(s for more in added for s in more.sources)]
         return Meaning(
             title=title,
-            detail=sentences(detail, *(more.title for more in added)),
+            detail=sentences(
+                detail, *(part for more in added for part in (more.title, more.detail))
+            ),
             outcome="",
             label="",
             also=(),
@@ -333,6 +341,8 @@ class Reading(ABC):
         notes = [note]
         # Only content that a dot ends is stuffed; counted content is not.
         dotted = e.verb in ("DATA", "RETR", "TOP")
+        if e.verb == "DATA" and _FALSE_END.search(line.data):
+            notes.append(self.note("content-false-end"))
         if dotted and (line.data.startswith(b"..") or b"\r\n.." in line.data):
             notes.append(self.note("content-stuffed"))
         if line.shortened:

@@ -19,7 +19,7 @@ from labserver.catalog.reading import (
     void,
 )
 from labserver.catalog.tables import Note, Outcome, enhanced
-from labserver.transcript import Line, ProtocolName, Session
+from labserver.transcript import Line, ProtocolName, Session, readable
 
 _REPLY = re.compile(r"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -95,7 +95,8 @@ class SmtpReading(Reading):
             return Exchange("end of data", i, typed=True)
         if line.kind != "command":
             return Exchange("", i, typed=True)
-        text = text_of(line).strip()
+        # A TAB counts as a blank.
+        text = readable(line.data.rstrip(b"\r\n").replace(b"\t", b" ")).strip()
         verb, _, rest = text.partition(" ")
         verb = verb.upper()
         if verb == "BDAT" and rest.upper().endswith(" LAST"):
@@ -146,8 +147,6 @@ class SmtpReading(Reading):
         if e.verb in ("MAIL", "RCPT"):
             names = dict.fromkeys(name.lower() for name in _PARAMETER.findall(e.text))
             yield from (self.note(f"parameter-{name}") for name in names)
-        if line.data.endswith(b"\n") and not line.data.endswith(b"\r\n"):
-            yield self.note("bare-lf")
         if line.octets > 512 and e.verb != "AUTH":
             yield self.note("long-line", size=size(line.octets))
 

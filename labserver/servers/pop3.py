@@ -40,6 +40,8 @@ _RESPONSE_OCTETS = 1026
 """An answer to AUTH: PLAIN's three names of 255 octets in base64, CRLF (RFC 4616 section 2)."""
 _ENDLESS_OCTETS = 16 * 1024
 """A line still without an end after so much never gets one."""
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+"""What can't stand in a command."""
 _PIECE_OCTETS = 256 * 1024
 """How much of a message is written before the client has to have read some of it."""
 
@@ -277,6 +279,9 @@ class Pop3Connection:
                 self.err(f"log in before {verb.decode()}")
             else:
                 self.err(f"{verb.decode()} can't be used after logging in")
+            return None
+        if _CONTROLS.search(rest):
+            self.err("there can't be control characters in a command")
             return None
         arguments = command.arguments(rest.decode("utf-8", "surrogateescape"))
         if arguments is None:

@@ -49,6 +49,8 @@ _EXTENSIONS = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING")
 """Those that aiosmtpd doesn't offer."""
 _BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
 _TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+"""What can't stand in a command; TAB counts as a blank."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 """A name that may stand in a header field."""
 _SMTPUTF8_PARAMETER = re.compile(r" +SMTPUTF8\Z", re.IGNORECASE)
@@ -256,7 +258,10 @@ class SmtpConnection(SMTP):
         await self._writer.drain()
 
     async def _line(self, most: int) -> bytes | None:
-        """The next line without its end; `None` where it has more octets than `most`."""
+        """The next line without its end; `None` where it has more octets than `most`.
+
+        LF alone ends it too, as with Postfix and Exim; it never ends a message's content.
+        """
         try:
             line = await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as error:
@@ -268,7 +273,7 @@ class SmtpConnection(SMTP):
                     return None
                 except asyncio.LimitOverrunError as more:
                     consumed = more.consumed
-        return line.rstrip(b"\r\n") if len(line) <= most else None
+        return line[:-1].removesuffix(b"\r") if len(line) <= most else None
 
     async def _handle_client(self) -> None:
         """Greet, then obey one command after the other until one side ends the session."""
@@ -306,7 +311,9 @@ class SmtpConnection(SMTP):
             # Before a server hangs up it says 421 (RFC 5321 section 3.8).
             text = f"That is {stranger}, and this is an SMTP server; goodbye"
             raise _GoodbyeError(f"421 4.7.0 {text}")
-        verb_octets, _, argument = line.partition(b" ")
+        if _CONTROLS.search(line):
+            raise RefusedError("501 5.5.2 There can't be control characters in a command")
+        verb_octets, _, argument = line.replace(b"\t", b" ").partition(b" ")
         verb = verb_octets.upper().decode("ascii", "replace")
         if not verb or "\ufffd" in verb:
             raise RefusedError("500 5.5.2 Error: bad syntax")
