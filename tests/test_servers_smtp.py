@@ -461,8 +461,6 @@ def test_the_sender_must_be_the_accounts_own_address(lab: Lab) -> None:
         S: 553 5.7.1 You are logged in as ana@lab.example and send as that only
         C: MAIL FROM:<boss@else.example>
         S: 553 5.7.1 ...
-        C: MAIL FROM:<>
-        S: 553 5.7.1 ...
         C: RCPT TO:<ben@lab.example>
         S: 503 5.5.1 Error: need MAIL command
         C: MAIL FROM:<Ana@LAB.Example> AUTH=<>
@@ -1867,6 +1865,50 @@ def test_a_large_message_is_stored_whole(lab: Lab) -> None:
     assert session.octets("C") > octets
     assert sum(len(record.data) for record in session.records) < 128 * 1024
     assert session.dropped == 0
+
+
+# -- the null reverse-path, after login
+
+
+@pytest.mark.parametrize("listener", ["submission", "submissions"])
+@pytest.mark.parametrize("path", ["<>", " <>", "<> SIZE=100", "<> BODY=8BITMIME RET=HDRS"])
+def test_who_has_logged_in_may_send_notices_from_nobody(lab: Lab, listener: str, path: str) -> None:
+    """RFC 8098 section 3, RFC 5321 section 4.5.5: receipts have the null reverse-path."""
+    hello = SUBMISSION if listener == "submission" else GREETING + HELLO_AGAIN
+    play(
+        lab,
+        listener,
+        f"""
+        {hello}
+        C: AUTH PLAIN {ANA}
+        S: 235 2.7.0 ...
+        C: MAIL FROM:{path}
+        S: 250 2.1.0 OK
+        C: RCPT TO:<ben@lab.example>
+        S: 250 2.1.5 OK
+        C: DATA
+        S: 354 ...
+        C: Content-Type: multipart/report; report-type=disposition-notification; boundary=b
+        C:
+        C: .
+        S: 250 2.0.0 ...
+        {QUIT}
+        """,
+    )
+    assert newest(lab)["Return-Path"] == "<>"
+
+
+def test_nobody_sends_notices_without_login(lab: Lab) -> None:
+    play(
+        lab,
+        "submission",
+        f"""
+        {SUBMISSION}
+        C: MAIL FROM:<>
+        S: 530 5.7.0 Authentication required
+        {QUIT}
+        """,
+    )
 
 
 # -- domains in Unicode and in ASCII

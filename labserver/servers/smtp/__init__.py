@@ -68,10 +68,14 @@ class SmtpServer:
         return SmtpConnection(self)
 
     def sender(self, address: str, transaction: Transaction, login: str) -> str:
-        """The reply to MAIL. `login` is the account of who has logged in, or empty."""
+        """The reply to MAIL. `login` is the account of who has logged in, or empty.
+
+        The null reverse-path is anybody's: receipts and other notices have it (RFC 5321 section
+        4.5.5, RFC 8098 section 3).
+        """
         if not address.isascii() and "SMTPUTF8" not in transaction.parameters:
             raise RefusedError("553 5.6.7 That address needs the parameter SMTPUTF8")
-        if self.submission and self.accounts.spelled(address) != login:
+        if login and address and self.accounts.spelled(address) != login:
             raise RefusedError(f"553 5.7.1 You are logged in as {login} and send as that only")
         return "250 2.1.0 OK"
 
