@@ -86,6 +86,11 @@ class Lab:
     default the first account's domain. `rules` script what goes wrong on purpose (`rules.py`),
     `seed` is what their chances are drawn from.
 
+    `plaintext_login` says where a password is taken without TLS. By default (`None`) POP3 and IMAP
+    take it, for nothing leaves this machine, and SMTP doesn't. `False`: nobody takes it; IMAP says
+    LOGINDISABLED (RFC 3501 section 6.2.3), POP3 offers neither USER nor SASL (RFC 2595 section 4).
+    `True`: SMTP takes it too, on `submission` and on `smtp`, which offers no login otherwise.
+
     Raises `ValueError` for accounts, ports, rules or a hostname that make no sense, `TypeError`
     for an argument of another type, `NetworkError` where a port can't be had, `StoreError` or
     `FolderError`, an `OSError`, where the folder can't be used; the text of each is one sentence.
@@ -103,6 +108,7 @@ class Lab:
         ports: Mapping[str, int] | None = None,
         rules: Iterable[Rule] = (),
         seed: int = 0,
+        plaintext_login: bool | None = None,
     ) -> None:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
@@ -111,6 +117,8 @@ class Lab:
         expect("Lab(hostname=…)", hostname, str)
         expect("Lab(limits=…)", limits, Limits, NoneType, wanted="Limits(…) or None")
         expect("Lab(ports=…)", ports, Mapping, NoneType, wanted="ports by listener: {'smtp': 2525}")
+        known = "True, False or None"
+        expect("Lab(plaintext_login=…)", plaintext_login, bool, NoneType, wanted=known)
         self._accounts = Accounts(dict(accounts), catch_all)
         self.accounts: Mapping[str, str] = MappingProxyType(
             {address: Password(password) for address, password in accounts.items()}
@@ -132,6 +140,7 @@ class Lab:
             raise ValueError(f"A seed is a whole number, not {seed!r}.")
         self.catch_all = bool(catch_all)
         self.seed = seed
+        self.plaintext_login = plaintext_login
         self._rulebook = Rulebook(seed)
         self.rules = rules
         self.limits = limits or Limits()
@@ -215,6 +224,7 @@ class Lab:
                 tls=context,
                 implicit_tls=implicit,
                 submission=submission,
+                plaintext_login=self.plaintext_login is True,
             )
 
         def pop3(*, implicit: bool = False) -> Pop3Server:
@@ -228,6 +238,7 @@ class Lab:
                 maildrops=maildrops,
                 tls=context,
                 implicit_tls=implicit,
+                plaintext_login=self.plaintext_login is not False,
             )
 
         def imap(*, implicit: bool = False) -> ImapServer:
@@ -241,6 +252,7 @@ class Lab:
                 rulebook=rulebook,
                 tls=context,
                 implicit_tls=implicit,
+                plaintext_login=self.plaintext_login is not False,
             )
 
         def service(

@@ -179,7 +179,7 @@ class SmtpReading(Reading):
         if i in self._begins:
             meaning = self._answer(i, e)
         elif e.verb == "EHLO" and code == "250":
-            meaning = self._extension(text)
+            meaning = self._extension(text, tls=self.lines[i].tls)
         else:
             meaning = self.noted(Note("", "", ()), anchor)
         return Meaning(
@@ -192,18 +192,21 @@ class SmtpReading(Reading):
             meaning.anchor or anchor,
         )
 
-    def _extension(self, text: str) -> Meaning:
+    def _extension(self, text: str, *, tls: bool) -> Meaning:
         """An extension named in the answer to EHLO."""
         name, _, value = text.partition(" ")
         term = self.catalog.keywords.get(name.upper())
         if term is None:
             return self.noted(self.note("extension-unknown", name=cut(name)))
-        title = term.title
+        title, detail, sources = term.title, term.meaning, term.sources
         if term.name == "SIZE" and re.fullmatch(r"[0-9]{1,15}", value) and int(value):
             title = self.note("extension-size", size=size(int(value))).title
         if term.name == "AUTH" and value:
             title = self.note("extension-auth", names=", ".join(map(cut, value.split()[:8]))).title
-        return Meaning(title, term.meaning, "", "", (), term.sources, term.anchor)
+        if term.name == "AUTH" and not tls:
+            note = self.note("extension-auth-in-the-clear")
+            detail, sources = sentences(detail, note.title), each_once((*sources, *note.sources))
+        return Meaning(title, detail, "", "", (), sources, term.anchor)
 
     def _answer(self, i: int, e: Exchange) -> Meaning:
         """What a reply means, said at its first line."""

@@ -72,8 +72,9 @@ class Pop3Server:
     """Answers the clients of one POP3 listener.
 
     `hostname` is how it greets. `tls` lets a client ask for TLS with STLS; `implicit_tls` says
-    that the listener begins with TLS, so that there is nothing left to ask for. Passwords are
-    taken without TLS too: a lesson shows what that means.
+    that the listener begins with TLS, so that there is nothing left to ask for.
+    `plaintext_login` says whether passwords are taken without TLS too: a lesson shows what that
+    means.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class Pop3Server:
         maildrops: Maildrops,
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
+        plaintext_login: bool = True,
     ) -> None:
         self.store, self.accounts, self.maildrops = store, accounts, maildrops
         self.guesses = guesses
         self.hostname, self.limits, self.rulebook = hostname, limits, rulebook
         self.stls = None if implicit_tls else tls
+        self.plaintext_login = plaintext_login
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
@@ -482,13 +485,25 @@ class Pop3Connection:
 
     # -- the AUTHORIZATION state
 
+    def takes_password(self) -> bool:
+        """Whether a password may be said now; if not, the client has been told."""
+        if self.connection.tls or self.server.plaintext_login:
+            return True
+        # In violation of policy: RFC 3206 section 4.
+        self.err("[AUTH] no password is taken without TLS; say STLS first")
+        return False
+
     def do_user(self, name: str) -> None:
+        if not self.takes_password():
+            return
         self.name = name
         # Whether there is such an account is nobody's business yet (RFC 1939 section 13).
         self.ok("send the password")
 
     async def do_pass(self, password: str) -> None:
         name, self.name = self.name, ""
+        if not self.takes_password():
+            return
         if name:
             await self._log_in(name, password)
         else:
@@ -497,6 +512,8 @@ class Pop3Connection:
     async def do_auth(self, mechanism: str, response: str | None = None) -> None:
         if mechanism.upper() != "PLAIN":
             self.err("PLAIN is the only mechanism here")
+            return
+        if not self.takes_password():
             return
         if response is None:
             self.written.append(b"+ \r\n")
@@ -566,7 +583,10 @@ class Pop3Connection:
     # -- both states
 
     def do_capa(self) -> _Rest:
-        names = ["TOP", "UIDL", "USER", "SASL PLAIN", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
+        logins = ["USER", "SASL PLAIN"]
+        if not (self.connection.tls or self.server.plaintext_login):
+            logins = []  # RFC 2595 section 4, RFC 2449 section 6.2
+        names = ["TOP", "UIDL", *logins, "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
         if self.maildrop is None and self.server.stls is not None and not self.connection.tls:
             names.append("STLS")
         self.ok("capability list follows")

@@ -82,8 +82,9 @@ class ImapServer:
     """Answers the clients of one IMAP listener.
 
     `hostname` is how it greets. `tls` lets a client ask for TLS with STARTTLS; `implicit_tls`
-    says that the listener begins with TLS, so that there is nothing left to ask for. Passwords
-    are taken without TLS too: a lesson shows what that means.
+    says that the listener begins with TLS, so that there is nothing left to ask for.
+    `plaintext_login` says whether passwords are taken without TLS too: a lesson shows what that
+    means.
     """
 
     def __init__(
@@ -98,10 +99,12 @@ class ImapServer:
         rulebook: Rulebook,
         tls: ssl.SSLContext | None,
         implicit_tls: bool = False,
+        plaintext_login: bool = True,
     ) -> None:
         self._store, self._accounts, self._guesses = store, accounts, guesses
         self._clock, self._limits, self._rulebook = clock, limits, rulebook
         self._offers_tls = tls is not None and not implicit_tls
+        self._takes_passwords = implicit_tls or plaintext_login
         self._config = _Config(hostname, limits, tls)
         self._commands = self._config.commands
 
@@ -126,6 +129,7 @@ class ImapServer:
             clock=self._clock,
             limits=self._limits,
             offers_tls=self._offers_tls,
+            takes_passwords=self._takes_passwords,
             wire=connection,
         )
         try:

@@ -410,6 +410,8 @@ class Connection(IMAPConnection):
     async def _authenticate(self, state: State, command: AuthenticateCommand) -> CommandResponse:
         if state.logged_in:
             return await state.do_command(command)
+        if refusal := state.refused_without_tls(command):
+            return refusal
         try:
             credentials = await self._credentials(state, command)
         except UnicodeDecodeError:

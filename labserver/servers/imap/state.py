@@ -14,7 +14,7 @@ from pymap.exceptions import InvalidAuth
 from pymap.imap.state import ConnectionState
 from pymap.interfaces.login import LoginInterface
 from pymap.parsing.command import Command, CommandSelect, auth, select
-from pymap.parsing.command.nonauth import StartTLSCommand
+from pymap.parsing.command.nonauth import LoginCommand, StartTLSCommand
 from pymap.parsing.command.select import CloseCommand, MoveCommand, StoreCommand
 from pymap.parsing.commands import InvalidCommand
 from pymap.parsing.response import (
@@ -128,12 +128,14 @@ class State(ConnectionState):
         clock: Clock,
         limits: Limits,
         offers_tls: bool,
+        takes_passwords: bool,
         wire: Wire,
     ) -> None:
         # pymap would only ask it in `_login`, which is our own.
         super().__init__(cast(LoginInterface, None), config)
         self._store, self._clock, self._limits = store, clock, limits
-        self._offers_tls, self._wire = offers_tls, wire
+        self._offers_tls, self._takes_passwords = offers_tls, takes_passwords
+        self._wire = wire
         self.logins = Login(accounts, guesses, limits, idle=limits.imap_idle)
 
     @property
@@ -152,7 +154,10 @@ class State(ConnectionState):
         if not self.logged_in:
             if self._offers_tls:
                 names.append(b"STARTTLS")
-            names += [b"AUTH=" + mechanism.name for mechanism in self.auth.server_mechanisms]
+            if self._takes_passwords:
+                names += [b"AUTH=" + mechanism.name for mechanism in self.auth.server_mechanisms]
+            else:
+                names.append(b"LOGINDISABLED")  # RFC 3501 section 6.2.3
         return Capability(names)
 
     # -- around each command
@@ -209,8 +214,19 @@ class State(ConnectionState):
     async def do_starttls(self, cmd: StartTLSCommand) -> _Answer:
         if not self._offers_tls:
             return ResponseBad(cmd.tag, b"STARTTLS isn't offered here."), None
-        self._offers_tls = False
+        self._offers_tls, self._takes_passwords = False, True
         return ResponseOk(cmd.tag, b"Begin TLS now."), None
+
+    def refused_without_tls(self, cmd: Command) -> CommandResponse | None:
+        """The answer to a login where no password may be said yet (RFC 3501 section 6.2.3)."""
+        if self._takes_passwords:
+            return None
+        text = b"No password is taken without TLS; say STARTTLS first."
+        return ResponseNo(cmd.tag, text, ResponseCode.of(b"PRIVACYREQUIRED"))
+
+    async def do_login(self, cmd: LoginCommand) -> _Answer:
+        refusal = self.refused_without_tls(cmd)
+        return (refusal, None) if refusal else await super().do_login(cmd)
 
     async def _login(self, creds: ServerCredentials) -> Session:
         account = await self.logins.attempt(

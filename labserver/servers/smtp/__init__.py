@@ -2,7 +2,8 @@
 
 Two roles: the mail exchanger (`smtp`, port 25's part) takes mail for the lab's own accounts from
 anybody; submission (`submission`, `submissions`) takes mail from users who have logged in under
-TLS, in their own name only. Neither ever passes mail on to another host.
+TLS, in their own name only. Neither ever passes mail on to another host. A lab with
+`plaintext_login` lets users log in without TLS too, in both roles.
 
 What is decided is here; `connection.py` is the dialogue with one client, `parameters.py` what may
 stand behind a path.
@@ -35,7 +36,8 @@ class SmtpServer:
     """Makes the protocol of each connection, and decides what it answers.
 
     `tls` is offered as STARTTLS, or is already on where `implicit_tls` is set; `submission`
-    chooses the role. Sizes and times come from `limits`.
+    chooses the role. `plaintext_login` offers AUTH in both roles, without TLS too. Sizes and
+    times come from `limits`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SmtpServer:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         submission: bool = False,
+        plaintext_login: bool = False,
     ) -> None:
         self.accounts = accounts
         self.guesses = guesses
@@ -60,6 +63,8 @@ class SmtpServer:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.submission = submission
+        self.plaintext_login = plaintext_login
+        self.offers_login = submission or plaintext_login
         self._deliveries = deliveries
         self._clock = clock
 

@@ -176,12 +176,14 @@ class SmtpConnection(SMTP):
             data_size_limit=server.limits.message,
             enable_SMTPUTF8=True,
             tls_context=server.tls,
-            require_starttls=server.submission,
+            require_starttls=server.submission and not server.plaintext_login,
             auth_required=server.submission,
             authenticator=self._note_claim,
             timeout=server.limits.smtp_idle,
             loop=asyncio.get_running_loop(),
         )
+        # aiosmtpd warns of this where it is asked for; in a lab it is meant.
+        self._auth_require_tls = not server.plaintext_login
 
     def __dir__(self) -> list[str]:
         # aiosmtpd looks for its methods among all names, for each connection anew.
@@ -366,7 +368,8 @@ class SmtpConnection(SMTP):
             address = path.address if path is not None else ""
         elif verb == "AUTH":
             mechanism, _, initial = argument.strip().partition(" ")
-            if self._server.submission and mechanism.upper() in ("PLAIN", "LOGIN") and not initial:
+            known = self._server.offers_login and mechanism.upper() in ("PLAIN", "LOGIN")
+            if known and not initial:
                 self._nameless = mechanism.upper()
                 return  # whose login it is will be told
             address = _who(mechanism.upper(), initial.encode("utf-8", "surrogateescape"))
@@ -461,7 +464,7 @@ class SmtpConnection(SMTP):
         """What aiosmtpd has to say, and the extensions it doesn't know."""
         lines = await self._introduction(super().smtp_EHLO(hostname))
         if lines[-1].startswith("250"):
-            if not self._server.submission:
+            if not self._server.offers_login:
                 lines = [line for line in lines if not line.startswith("250-AUTH")]
             lines[-1:-1] = [f"250-{name}" for name in _EXTENSIONS]
         await self._send("\r\n".join(lines))
@@ -512,7 +515,7 @@ class SmtpConnection(SMTP):
 
     @syntax("AUTH <mechanism>")
     async def smtp_AUTH(self, arg: str | None) -> None:
-        if not self._server.submission:
+        if not self._server.offers_login:
             raise RefusedError("502 5.5.1 There is no login here; that is for submission")
         # RFC 4422 section 3.1: mechanism names in any letter case.
         mechanism, gap, rest = (arg or "").partition(" ")
@@ -763,7 +766,7 @@ class SmtpConnection(SMTP):
         known = {
             name: method
             for name, method in sorted(self._smtp_methods.items())
-            if self._syntax_available(method) and (name != "AUTH" or self._server.submission)
+            if self._syntax_available(method) and (name != "AUTH" or self._server.offers_login)
         }
         if not arg:
             await self.push(f"214 Commands: {' '.join(known)}")
