@@ -1,7 +1,9 @@
 """The IMAP server: RFC 3501 and some extensions, by pymap over the lab's store.
 
 - `connection.py`: the dialogue with one client, its limits, STARTTLS and IDLE.
-- `commands.py`: how commands are read; `state.py`: what they do.
+- `atoms.py`: the tokens that commands are made of; `commands.py`: how commands are read;
+  `state.py`: what they do.
+- `names.py`: mailbox names, and patterns of them.
 - `mailboxes.py`: an account's mailboxes over the store; `selected.py`: what one client has been
   told of the mailbox it has selected.
 - `messages.py`, `parts.py`, `structure.py`: a message's content, its parts, and how ENVELOPE and

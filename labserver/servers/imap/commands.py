@@ -498,7 +498,7 @@ class Key(SearchKey):
             return cls._parse_one(buf, params)
         operator, buf = (made_of_keys[1] or b"").upper(), buf[made_of_keys.end() :]
         if not operator:
-            listed, buf = atoms.items(cls, buf, params, _MOST_KEYS)
+            listed, buf = atoms.items(cls, buf, params, _MOST_KEYS + 1)
             if not listed:
                 raise NotParseable(buf)
             return cls(b"KEYSET", frozenlist(listed)), buf

@@ -1,7 +1,7 @@
 """How FETCH tells of messages (RFC 3501 section 7.4.2): read and written piece by piece.
 
 pymap writes each value by objects of its own, which takes most of the time where thousands of
-messages are told of. What is written here is octet for octet what pymap writes.
+messages are told of. What is written here is octet for octet what pymap writes, but for NUL.
 """
 
 from __future__ import annotations

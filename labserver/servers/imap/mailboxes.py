@@ -434,8 +434,11 @@ class Session(BaseSession[AnyMessage]):
         """Learn what happened in the mailbox; messages that are `read` become \\Seen."""
         mailbox = await self._get_selected(selected)
         await mailbox.update_selected(selected)
-        if read:
-            await self._change(mailbox, selected, read, frozenset({Seen}), FlagOp.ADD)
+        unseen = [
+            uid for uid in _uids(selected, read) if Seen not in (selected.flags_now(uid) or ())
+        ]
+        if unseen:
+            await self._change(mailbox, selected, unseen, frozenset({Seen}), FlagOp.ADD)
 
     async def store_flags(
         self,
@@ -454,11 +457,11 @@ class Session(BaseSession[AnyMessage]):
             raise MailboxReadOnly()
         mailbox = await self._get_selected(selected)
         await mailbox.update_selected(selected)
-        flags = selected.permanent_flags & flag_set
+        flags, uids = selected.permanent_flags & flag_set, _uids(selected, runs)
         if mode is not FlagOp.DELETE and not flags <= SYSTEM_FLAGS:
-            replaced = _uids(selected, runs) if mode is FlagOp.REPLACE else ()
+            replaced = uids if mode is FlagOp.REPLACE else ()
             self._keywords.refuse_too_many(mailbox.row.id, flags, replaced)
-        expected = await self._change(mailbox, selected, runs, flags, mode)
+        expected = await self._change(mailbox, selected, uids, flags, mode)
         if silent:
             selected.expect(expected)
 
@@ -466,7 +469,7 @@ class Session(BaseSession[AnyMessage]):
         self,
         mailbox: Mailbox,
         selected: Selected,
-        runs: Sequence[range],
+        uids: Sequence[int],
         operand: frozenset[Flag],
         mode: FlagOp,
     ) -> dict[int, frozenset[Flag]]:
@@ -477,7 +480,6 @@ class Session(BaseSession[AnyMessage]):
         after = _Memo(lambda flags: apply(mode, flags, operand))
         names = _Memo(lambda flags: frozenset(map(str, flags)))
         expected = {}
-        uids = _uids(selected, runs)
         for begin in range(0, len(uids), _MOST_CHANGED):
             if begin:
                 await asyncio.sleep(0)
