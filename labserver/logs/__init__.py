@@ -109,7 +109,6 @@ class _Form(NamedTuple):
 _FORMS = (
     *(_Form(mark.kind, mark.telltale, 1, mark.read) for mark in marked.MARKS),
     _Form("Postfix", postfix.TELLTALE, 1, postfix.read),
-    _Form("a bounce", bounce.TELLTALE, 3, bounce.read),
     _Form("openssl s_client", window.OPENSSL, 20, window.read),
     _Form("telnet", window.TELNET, 20, window.read),
 )
@@ -177,10 +176,19 @@ def read_log(text: str) -> Log:
             "cut out the dialogue you mean."
         )
     rows = _rows(text)
+    mail = bounce.read(rows)
+    if mail and mail.certain:
+        found = write(mail.events)
+        return Log(mail.kind, found.sessions, _unread(rows, found.asides, found.sessions))
     for form in _likely(rows):
+        if form.kind == "a terminal's window" and mail:
+            continue
         found = write(form.read(rows))
         if found.sessions:
             return Log(form.kind, found.sessions, _unread(rows, found.asides, found.sessions))
+    if mail:
+        found = write(mail.events)
+        return Log(mail.kind, found.sessions, _unread(rows, found.asides, found.sessions))
     raise ValueError("Nothing in this text is an SMTP, POP3 or IMAP dialogue.")
 
 

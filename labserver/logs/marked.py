@@ -57,7 +57,9 @@ def _swaks(rows: Sequence[str]) -> Iterator[Event]:
 
 # -- curl -v
 
-_CURL_TIME = re.compile(r"\d\d:\d\d:\d\d\.\d{6} ")
+_CURL_ID = r"\[(?:[A-Z]{2,10}-)?(?:\d{1,9}|x)-(?:\d{1,9}|x)\] "
+"""Of which transfer and connection a line is (curl 8.2 and later, `--trace-ids`)."""
+_CURL_TIME = re.compile(rf"(\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?")
 _CURL_SAID = re.compile(r"([<>])(?: (.*)|$)")
 _CURL_BEGINS = re.compile(
     r"\* +(?:Trying \S+?:(?P<port>\d{1,5})\.\.\.|(?:Connected|Established connection) to )"
@@ -76,9 +78,10 @@ def _curl(rows: Sequence[str]) -> Iterator[Event]:
             row = row[row.rfind("--:--:--") :].lstrip("-: 0123456789kMG")
         clock = _CURL_TIME.match(row)
         row = row[clock.end() :] if clock else row
+        time = clock[1] if clock else None
         if said := _CURL_SAID.match(row):
             who: Side = "C" if said[1] == ">" else "S"
-            yield Said(n, who, _octets(said[2] or ""), at=_seconds(clock[0] if clock else None))
+            yield Said(n, who, _octets(said[2] or ""), at=_seconds(time))
         elif row.startswith("*"):
             if begins := _CURL_BEGINS.match(row):
                 yield Begins(n, int(begins["port"] or 0))
@@ -98,7 +101,7 @@ def _curl(rows: Sequence[str]) -> Iterator[Event]:
 # -- curl --trace-ascii, curl --trace
 
 _TRACE = re.compile(
-    r"(?:\d\d:\d\d:\d\d\.\d{6} )?(?:(?P<way><=|=>) (?:Recv|Send) (?P<kind>header|data|SSL data), "
+    rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?(?:(?P<way><=|=>) (?:Recv|Send) (?P<kind>header|data|SSL data), "
     r"(?P<octets>\d{1,9}) bytes|== Info: (?P<info>.*))"
 )
 _TRACE_ROW = re.compile(r"(?P<at>[0-9a-f]{4,8}): (?P<text>.*)")
@@ -352,12 +355,14 @@ MARKS = (
     Mark("swaks", re.compile(r" ?(?:\*\*)?[-~*]> |<[-~*][ *] "), _swaks),
     Mark(
         "curl -v",
-        re.compile(r"(?:\d\d:\d\d:\d\d\.\d{6} )?(?:[<>] |[{}] \[\d+ bytes data\])"),
+        re.compile(rf"{_CURL_TIME.pattern}(?:[<>] |[{{}}] \[\d+ bytes data\])"),
         _curl,
     ),
     Mark(
         "curl --trace",
-        re.compile(r"(?:\d\d:[\d:.]+ )?(?:<= Recv|=> Send) (?:SSL )?(?:header|data), "),
+        re.compile(
+            rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?(?:<= Recv|=> Send) (?:SSL )?(?:header|data), "
+        ),
         _curl_trace,
     ),
     Mark("smtplib", re.compile(r"(?:\d\d:[\d:.]+ )?(?:send|reply): b?['\"]"), _smtplib),

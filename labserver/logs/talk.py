@@ -359,6 +359,9 @@ def _talks(connection: _Connection, filled: list[int], asides: list[Aside]) -> I
     for event in connection.events:
         if isinstance(event, Said):
             protocol = protocol or protocol_of(event.who, event.data)
+    if protocol is None and any(isinstance(event, Ends) for event in connection.events):
+        # Nothing that was said is told, only how it ended; mail servers tell that of SMTP alone.
+        protocol = "SMTP"
     if protocol is None:
         for event in connection.events:
             asides.append(Aside(event.row, "no line of SMTP, POP3 or IMAP"))

@@ -34,14 +34,18 @@ class Told:
     recipients: dict[str, tuple[int, str]] = field(default_factory=dict)
     """For each recipient the log's line that names it, and the reply to its RCPT, if told."""
     ending: str = ""
+    unanswered: bool = False
+    """No reply to what was asked last is told."""
+    unasked: bool = False
+    """Not even what was asked is told."""
     port: int = 0
     queue_id: str = ""
 
 
 def reply_lines(reply: str) -> list[str]:
     """A reply that was folded into one line, as its lines (RFC 5321 section 4.2.1)."""
-    code = reply[:3]
-    return re.split(rf" (?={code}[ -])", reply) if code.isdigit() else [reply]
+    goes_on = re.fullmatch(r"(\d{3})-.*", reply, re.S)
+    return re.split(rf" (?={goes_on[1]}[ -])", reply) if goes_on else [reply]
 
 
 def likely_stage(reply: str, status: str) -> str:
@@ -67,15 +71,19 @@ def write_out(told: Told, key: str) -> Iterator[Event]:
     if told.ending:
         yield Ends(row, told.ending, key)
 
-    def answer(reply: str, row: int = row) -> Iterator[Event]:
-        for line in reply_lines(reply):
+    if told.unasked:
+        return
+
+    def answer(reply: str | None, row: int = row) -> Iterator[Event]:
+        for line in reply_lines(reply) if reply is not None else ():
             yield Said(row, "S", line.encode("utf-8", "backslashreplace"), key=key)
 
     def ask(command: str, row: int = row) -> Event:
         return Said(row, "C", command.encode("utf-8", "backslashreplace"), key=key)
 
+    last = None if told.unanswered else told.reply
     if at == 0:
-        yield from answer(told.reply)
+        yield from answer(last)
         return
     path = ABSENT if told.sender is None else f"<{told.sender}>"
     asked: Mapping[str, str] = {
@@ -86,16 +94,17 @@ def write_out(told: Told, key: str) -> Iterator[Event]:
     for stage in STAGES[1 : min(at, STAGES.index("MAIL")) + 1]:
         if stage in asked:
             yield ask(asked[stage])
-            yield from answer(told.reply if stage == told.stage else f"250 {ABSENT}")
+            yield from answer(last if stage == told.stage else f"250 {ABSENT}")
     if at < STAGES.index("RCPT"):
         return
     unnamed = {"": (row, told.reply if told.stage == "RCPT" else "")}
     for recipient, (where, reply) in (told.recipients or unnamed).items():
         yield ask(f"RCPT TO:<{recipient}>" if recipient else f"RCPT TO:{ABSENT}", where)
-        yield from answer(reply or f"250 {ABSENT}", where)
+        if told.stage != "RCPT" or not told.unanswered:
+            yield from answer(reply or f"250 {ABSENT}", where)
     if at >= STAGES.index("DATA"):
         yield ask("DATA")
-        yield from answer(told.reply if told.stage == "DATA" else f"354 {ABSENT}")
+        yield from answer(last if told.stage == "DATA" else f"354 {ABSENT}")
     if told.stage == "end of DATA":
         yield ask(".")
-        yield from answer(told.reply)
+        yield from answer(last)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from labserver.logs.talk import Aside, Begins, Encrypted, Event, Said, protocol_of
 from labserver.transcript import ProtocolName, Side
@@ -42,7 +43,8 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
     if protocol is None:
         return
     tls = any(map(OPENSSL.match, rows[:200]))
-    who = _SPEAKERS[protocol]()
+    speakers = _SPEAKERS if _anything_typed(rows, protocol) else _UNHEARD
+    who = speakers[protocol]()
     noise, spoken = tls, False
     yield Begins(0)
     if tls:
@@ -92,6 +94,31 @@ def _protocol(rows: Sequence[str]) -> ProtocolName | None:
     sides: tuple[Side, ...] = ("S", "C")
     octets = ((who, row.encode("utf-8", "backslashreplace")) for who in sides for row in rows)
     return next(filter(None, (protocol_of(who, row) for who, row in octets)), None)
+
+
+def _anything_typed(rows: Sequence[str], protocol: ProtocolName) -> bool:
+    """Whether the window shows what was typed: a command, and what answers it right below."""
+    if protocol == "SMTP":
+        return True  # each line of a reply gives itself away
+    filled = [row for row in rows if row.strip()]
+    answer, command = _ANSWERS[protocol], _TYPED[protocol]
+    return any(
+        command.match(row) for row, below in pairwise(filled) if answer.match(below)
+    ) or not any(answer.match(row) for row in filled)
+
+
+_ANSWERS = {
+    "POP3": re.compile(r"\+OK|-ERR|\+(?: |$)", re.I),
+    "IMAP": re.compile(r"\* |\+ |[A-Za-z0-9.]{1,32} (?:OK|NO|BAD)\b", re.I),
+}
+_TYPED = {
+    "POP3": re.compile(
+        r"(?:(?:STAT|CAPA|QUIT|NOOP|RSET|STLS|LIST|UIDL|AUTH) *$|"
+        r"(?:USER|PASS|APOP|AUTH|LIST|UIDL|RETR|DELE|TOP) +\S)",
+        re.I,
+    ),
+    "IMAP": re.compile(r"(?!\* |\+ )[A-Za-z0-9.]{1,32} (?!(?:OK|NO|BAD)\b)[A-Za-z]{2,20}(?: |$)"),
+}
 
 
 class _Speaker:
@@ -186,8 +213,26 @@ class _Imap(_Speaker):
         return "C"
 
 
+class _UnheardPop3(_Speaker):
+    """Nothing that was typed is shown: all is the server's."""
+
+    def __call__(self, row: str) -> Side:
+        if self.in_content or not _ANSWERS["POP3"].match(row):
+            # What isn't a reply's first line belongs to a reply of several lines.
+            self.in_content = row != "."
+        return "S"
+
+
+class _UnheardImap(_Imap):
+    """The same for IMAP, where literals say how long they are."""
+
+    def _who(self, row: str) -> Side:
+        return "S"
+
+
 _SPEAKERS: dict[ProtocolName, Callable[[], _Speaker]] = {
     "SMTP": _Smtp,
     "POP3": _Pop3,
     "IMAP": _Imap,
 }
+_UNHEARD = {**_SPEAKERS, "POP3": _UnheardPop3, "IMAP": _UnheardImap}

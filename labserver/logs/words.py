@@ -1,0 +1,234 @@
+"""The part of a bounce that people read: who wasn't reached, and what a server replied.
+
+Each kind of mail server words it in its own way; most put the address first and what is wrong
+with it behind. So an address that begins a line, or stands in a sentence of failure, begins what
+is told of that recipient, up to the next such address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from labserver.logs.letter import Line
+from labserver.logs.phrases import (
+    ADDRESS,
+    NOT_DELIVERED,
+    addresses_in,
+    reply_in,
+    returned_begins,
+    stage_in,
+    status_in,
+)
+from labserver.logs.report import Failure
+
+__all__ = ["exchanges", "failures", "stage_of", "told", "written"]
+
+_MOST_LINES = 2000
+"""Lines of a bounce's words that are looked at."""
+_MOST_RECIPIENTS = 200
+_LONGEST_REPLY = 4000
+_FEW_WORDS = 20
+"""Characters that tell no reason."""
+_MOST_FOLDED = 20
+"""Lines that a reply may go on for."""
+
+_BEGINS = re.compile(r"[\s>*•·|<\"'(\[-]{0,40}(?:(?:mailto|smtp|rfc822|imceaex?)[:;] ?)?")
+_LABEL = re.compile(
+    r"[\s>*•·|-]{0,40}(?:failed |original |final |intended |rcpt |e-?mail |your |the |destination )?"
+    r"(?:recipients?|rcpt|to|user|address|addressee|mailbox|account|for|error-for|message to|delivered to|"
+    r"could not be delivered to|undeliverable to|unable to deliver to|адрес|получатель|宛先)"
+    r"(?: address(?:es)?| to| name| user)?\s{0,8}[:=;]?\s{0,8}[<\"'(\[]{0,2}(?:SMTP:)?",
+    re.I,
+)
+_SENDMAIL = re.compile(r"\s{0,8}[45]\d\d (?:[45]\.\d{1,3}\.\d{1,3} )?<?(?=[^<>\s]{1,300}>?\.\.\.)")
+_ON = re.compile(r"\s+on\s+(?:\w{3},? )?[\d\w]")
+_HEADERS = re.compile(
+    r"\s{0,8}(?:from|sent|subject|date|sender|cc|reply-to|message-id)\s{0,4}:", re.I
+)
+
+
+def written(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """The server's own words: without the message that came back below them."""
+    end = next((n for n, line in enumerate(lines) if n and returned_begins(line.text)), len(lines))
+    if not any(line.text.strip() for line in lines[:end]):
+        end = len(lines)
+    return tuple(lines[: min(end, _MOST_LINES)])
+
+
+def failures(
+    lines: Sequence[Line], named: Collection[str], others: Collection[str]
+) -> list[Failure]:
+    """What the words tell.
+
+    `named` are the recipients that are known to have failed, in small letters; without any, they
+    are looked for: at the beginnings of lines, else in sentences of failure, else anywhere. `others` are addresses that didn't: the sender's, the mail server's own.
+    """
+    begins: dict[int, str] = {}
+    # Who wrote to oneself is the sender and the recipient.
+    for strictness, but in ((2, others), (2, ()), (1, others), (0, others)):
+        seen: set[str] = set()
+        for at, line in enumerate(lines):
+            address = _begun(line.text, strictness, named, but)
+            if address and address.lower() not in seen and len(begins) < _MOST_RECIPIENTS:
+                seen.add(address.lower())
+                begins[at] = address
+        if begins:
+            break
+    found = []
+    starts = [*begins, len(lines)]
+    for (at, address), end in zip(begins.items(), starts[1:], strict=True):
+        found.append(told(lines[at:end], address))
+    if len(found) == 1 and not found[0].reply:
+        # The only one: what stands before it is said of it as well.
+        whole = told(lines, found[0].recipient)
+        if whole.reply or not found[0].status or len(found[0].words) < _FEW_WORDS:
+            found[0] = whole
+    elif found and not any(failure.reply for failure in found):
+        # Several addresses in a row, and one reason below or above them all.
+        whole = told(lines, "")
+        for failure in found:
+            failure.reply, failure.stage = whole.reply, whole.stage
+            failure.status = failure.status or whole.status
+    elif found:
+        _shared(found)
+    return found
+
+
+def _shared(found: Sequence[Failure]) -> None:
+    """Where addresses stand right below one another, the reply below the last is all theirs."""
+    for failure, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
+        if not failure.reply and not failure.words and after.row - failure.row == 1:
+            failure.reply, failure.stage = after.reply, after.stage
+            failure.status = failure.status or after.status
+
+
+def _begun(text: str, strictness: int, named: Collection[str], others: Collection[str]) -> str:
+    """The recipient that a line begins to tell of, or empty."""
+    text = text[:1000]
+    found = addresses_in(text)
+    if not found or _HEADERS.match(text):
+        return ""
+    if named:
+        return next((one for one in found if one.lower() in named), "")
+    found = [one for one in found if one.lower() not in others]
+    if not found:
+        return ""
+    if strictness < 2:
+        failed = bool(NOT_DELIVERED.search(text)) or bool(reply_in(text))
+        found = [one for one in found if not _from(text, one)]
+        return (
+            found[0] if found and (failed or (strictness == 0 and not _ADVICE.search(text))) else ""
+        )
+    for shape in (_BEGINS, _SENDMAIL, _LABEL):
+        if (begin := shape.match(text)) and (address := ADDRESS.match(text, begin.end())):
+            rest = text[address.end() :].lstrip(">\"')] \t")
+            alone = not rest or rest[0] in ":;,.-(<[" or _ON.match(text, address.end())
+            if alone or reply_in(rest) or NOT_DELIVERED.search(rest):
+                return addresses_in(address[0])[0] if addresses_in(address[0]) else ""
+    return ""
+
+
+_ADVICE = re.compile(
+    r"\b(?:try|contact|help|questions?|visit|support|e\.g|example|instead|reply to|write to|postmaster@|"
+    r"abuse@|unsubscribe)\b",
+    re.I,
+)
+
+
+def _from(text: str, address: str) -> bool:
+    """Whether an address stands in a line as the one a message came from."""
+    return bool(re.search(r"\b(?:from|by|sender)\W{1,4}$", text.partition(address)[0][-12:], re.I))
+
+
+def told(lines: Sequence[Line], recipient: str) -> Failure:
+    """What some lines tell of one recipient: the first reply in them, or else what they say."""
+    failure = Failure(lines[0].row if lines else 0, recipient)
+    sent = ""
+    words: list[str] = []
+    for at, line in enumerate(lines):
+        text = line.text.strip()
+        if text.startswith(">>>"):
+            sent = stage_in(text)
+        failure.stage = failure.stage or (stage_in(text) if not text.startswith(">>>") else "")
+        failure.status = failure.status or status_in(text)
+        if recipient and at == 0:
+            text = _behind(text, recipient)
+        reply = reply_in(text)
+        if reply and not failure.reply:
+            failure.row = line.row
+            failure.reply = _whole(reply, lines[at + 1 : at + 1 + _MOST_FOLDED], text)
+            failure.stage = failure.stage or sent or stage_in(_near(lines, at))
+        elif text and sum(map(len, words)) < _LONGEST_REPLY:
+            words.append(text)
+    failure.status = status_in(failure.reply) or failure.status
+    failure.words = "" if failure.reply else " ".join(words)[:_LONGEST_REPLY]
+    return failure
+
+
+class Exchange(NamedTuple):
+    """A command and its reply, as sendmail and Courier repeat them."""
+
+    stage: str
+    recipient: str
+    reply: str
+
+
+def exchanges(lines: Sequence[Line]) -> list[Exchange]:
+    """What was said to a server, `>>>` and `<<<` before each line."""
+    found: list[Exchange] = []
+    stage, recipient = "", ""
+    for line in lines:
+        text = line.text.strip()
+        if _TALKING.match(text):
+            stage, recipient = "greeting", ""
+        elif text.startswith(">>>"):
+            stage = stage_in(text)
+            recipient = next(iter(addresses_in(text)), "") if stage == "RCPT" else ""
+        elif text.startswith("<<<") and stage and (reply := reply_in(text[3:])):
+            found.append(Exchange(stage, recipient, reply))
+    return found
+
+
+_TALKING = re.compile(r"(?:\.\.\. )?while talking to ", re.I)
+
+
+def stage_of(reply: str, recipient: str, said: Sequence[Exchange]) -> str:
+    """What a reply answered, by the exchanges that a bounce repeats."""
+    for one in said:
+        if one.reply[:40] == reply[:40] and one.recipient in ("", recipient):
+            return one.stage
+    codes = {one.stage for one in said if one.reply[:3] == reply[:3]}
+    return codes.pop() if len(codes) == 1 else ""
+
+
+def _behind(text: str, recipient: str) -> str:
+    before, found, rest = text.partition(recipient)
+    if not found:
+        return text
+    rest = rest.lstrip(">\"')]")
+    return rest if reply_in(rest) or not before.strip("<>\"'([ \t") else text
+
+
+def _near(lines: Sequence[Line], at: int) -> str:
+    """A line and those beside it, as one: a mail server breaks its sentences where it likes."""
+    return " ".join(line.text.strip() for line in lines[max(0, at - 2) : at + _MOST_FOLDED])
+
+
+def _whole(reply: str, below: Sequence[Line], text: str) -> str:
+    """A reply with the lines that it goes on for."""
+    marked = text.startswith("<<<")
+    parts = [reply]
+    for line in below:
+        more = line.text.strip()
+        if marked != more.startswith("<<<"):
+            break
+        more = more.removeprefix("<<<").strip()
+        if not more or more.startswith(("--", ">>>", "==")) or returned_begins(line.text):
+            break
+        if ADDRESS.match(more.lstrip("<")) and more.rstrip().endswith((":", ">")):
+            break
+        parts.append(more)
+    whole = " ".join(parts)[:_LONGEST_REPLY]
+    return reply_in(whole) or reply
