@@ -22,18 +22,24 @@ from labserver.logs.report import Failure
 from labserver.logs.talk import MOST_DIALOGUES, Aside, Event
 from labserver.logs.told import Told, likely_stage, write_out
 
-__all__ = ["BOUNCE", "DELAY", "Reading", "read"]
+__all__ = ["BOUNCE", "DELAY", "KINDS", "Reading", "read"]
 
 BOUNCE = "a bounce"
 DELAY = "a bounce: delayed, not yet failed"
 
+KINDS = frozenset((BOUNCE, DELAY, *(name.kind for name in named.NAMES)))
+"""What a mail may be; such a one is told of even where no dialogue is in it."""
+
+_ROW_WEIGHT = 3
 _ARRIVED = ("delivered", "relayed", "expanded")
 _ACTIONS = ("failed", "delayed", *_ARRIVED)
 _DELAYED = re.compile(
     r"delivery (?:is |has been |was )?delayed|\bdelay(?:ed)?\b.{0,40}(?:delivery|mail|message)|"
-    r"(?:mail|message|delivery|verz).{0,40}\bdelay(?:ed)?\b|^warning[: -]{1,3}(?:could|message|mail|e-?mail|delivery|not)|attempts? will continue|"
-    r"this is (?:only )?a warning|(?:has|have) not yet been delivered|not been delivered (?:yet|within)|"
-    r"still (?:being )?(?:tr(?:y|ied)|queue)|will (?:be retried|continue to try|keep trying|retry)|"
+    r"(?:mail|message|delivery|verz).{0,40}\bdelay(?:ed)?\b|"
+    r"^warning[: -]{1,3}(?:could|message|mail|e-?mail|delivery|not)|attempts? will continue|"
+    r"this is (?:only )?a warning|(?:has|have) not yet been delivered|"
+    r"not been delivered (?:yet|within)|still (?:being )?(?:tr(?:y|ied)|queue)|"
+    r"will (?:be retried|continue to try|keep trying|retry)|"
     r"could not be sent for|verzögert|retard(?:é|ado)",
     re.I | re.M,
 )
@@ -51,6 +57,10 @@ class Reading(NamedTuple):
     events: tuple[Event, ...]
     certain: bool
     """Whether it is that, whatever dialogue stands in it; else a dialogue counts for more."""
+    body: int
+    """The index of the row behind its header."""
+    weight: int
+    """How much speaks for it, counted as a log's rows are."""
     says_why: bool
     """Whether it tells of a server's reply, or of a status."""
 
@@ -75,16 +85,17 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
         name = {"complaint": named.COMPLAINT, "delivery": named.DELIVERED}.get(event.kind)
         name = name or named.MAIL
     if name is not None:
-        return _no_bounce(rows, name, certain=True)
+        return _no_bounce(rows, mail, name, certain=True)
     reported = list(event.failures) if event else _reported(mail)
     failed = [one for one in reported if one.action not in (*_ARRIVED, "delayed")]
     delayed = [one for one in reported if one.action == "delayed"]
     if reported and not failed and not delayed:
-        return _no_bounce(rows, named.DELIVERED, certain=True)
+        return _no_bounce(rows, mail, named.DELIVERED, certain=True)
     own = _own_words(mail)
     told = _told_in_words(mail, own, failed or delayed)
     if not reported and not _is_bounce(mail, own, told):
-        return _no_bounce(rows, named.answer_of(mail), certain=False) if mail.fields else None
+        name = named.answer_of(mail)
+        return _no_bounce(rows, mail, name, certain=False) if mail.fields else None
     if reported:
         _complete([*failed, *delayed], told)
     elif _DELAYED.search(_beginning(mail, own)):
@@ -99,14 +110,16 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
     return Reading(
         BOUNCE if failed or not delayed else DELAY,
         tuple(_events(rows, failed, delayed, _returned(mail, own), mail)),
-        certain=bool(mail.fields or reported),
+        certain=bool(mail.fields),
+        body=mail.body,
+        weight=_ROW_WEIGHT * sum(1 + len(one.rows) for one in (*failed, *delayed)),
         says_why=any(one.reply or one.status for one in (*failed, *delayed)),
     )
 
 
-def _no_bounce(rows: Sequence[str], name: named.Name, certain: bool) -> Reading:
+def _no_bounce(rows: Sequence[str], mail: Letter, name: named.Name, certain: bool) -> Reading:
     asides = (Aside(n, name.sentence) for n in range(1, len(rows) + 1))
-    return Reading(name.kind, tuple(asides), certain, says_why=False)
+    return Reading(name.kind, tuple(asides), certain, mail.body, weight=0, says_why=False)
 
 
 def _reported(mail: Letter) -> list[Failure]:

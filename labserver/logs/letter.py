@@ -70,6 +70,8 @@ class Letter(NamedTuple):
     report: str
     """What kind of report it says it is (RFC 6522), such as `delivery-status`."""
     parts: tuple[Part, ...]
+    body: int
+    """The index of the row behind its header."""
 
     def inner(self, rows: Sequence[str]) -> Letter | None:
         """The message within it, if there is one."""
@@ -96,7 +98,7 @@ def letter(rows: Sequence[str], first: int = 0) -> Letter:
         fields, body = {}, begin
     kind, parameters = _media_type(fields.get("content-type", ""))
     parts = tuple(_parts(rows, body, fields, kind, parameters))
-    return Letter(fields, kind, parameters.get("report-type", "").lower(), parts)
+    return Letter(fields, kind, parameters.get("report-type", "").lower(), parts, body)
 
 
 def fields_of(rows: Sequence[str], begin: int) -> tuple[dict[str, str], int]:

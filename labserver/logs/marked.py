@@ -59,6 +59,7 @@ def _swaks(rows: Sequence[str]) -> Iterator[Event]:
 
 _CURL_ID = r"\[(?:[A-Z]{2,10}-)?(?:\d{1,9}|x)-(?:\d{1,9}|x)\] "
 """Of which transfer and connection a line is (curl 8.2 and later, `--trace-ids`)."""
+_CURL_PREFIX = rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?"
 _CURL_TIME = re.compile(rf"(\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?")
 _CURL_SAID = re.compile(r"([<>])(?: (.*)|$)")
 _CURL_BEGINS = re.compile(
@@ -101,7 +102,7 @@ def _curl(rows: Sequence[str]) -> Iterator[Event]:
 # -- curl --trace-ascii, curl --trace
 
 _TRACE = re.compile(
-    rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?(?:(?P<way><=|=>) (?:Recv|Send) (?P<kind>header|data|SSL data), "
+    rf"{_CURL_PREFIX}(?:(?P<way><=|=>) (?:Recv|Send) (?P<kind>header|data|SSL data), "
     r"(?P<octets>\d{1,9}) bytes|== Info: (?P<info>.*))"
 )
 _TRACE_ROW = re.compile(r"(?P<at>[0-9a-f]{4,8}): (?P<text>.*)")
@@ -110,15 +111,15 @@ _TRACE_HEX = re.compile(r"((?:[0-9a-f]{2} ){1,16}) *(.{1,16})?")
 
 def _curl_trace(rows: Sequence[str]) -> Iterator[Event]:
     block: _Block | None = None
-    begun: dict[Side, bytes] = {"C": b"", "S": b""}
+    begun: dict[Side, list[bytes]] = {"C": [], "S": []}
     for n, row in enumerate((*rows, ""), 1):
         head, part = _TRACE.match(row), _TRACE_ROW.match(row)
         if block and not (part and not head):
-            data = begun[block.who] + block.data()
             # A block may end in the middle of a line.
-            begun[block.who] = b"" if data.endswith(b"\n") else data
-            if data.endswith(b"\n"):
-                yield Said(block.row, block.who, data)
+            begun[block.who].append(block.data())
+            if begun[block.who][-1].endswith(b"\n"):
+                yield Said(block.row, block.who, b"".join(begun[block.who]))
+                begun[block.who].clear()
             block = None
         if head and head["way"] and head["kind"] != "SSL data":
             block = _Block(n, "S" if head["way"] == "<=" else "C", int(head["octets"]), [])
@@ -150,12 +151,12 @@ class _Block(NamedTuple):
             numbers = (_TRACE_HEX.fullmatch(text) for _, text in self.parts)
             return b"".join(bytes.fromhex(each[1]) for each in numbers if each)
         ends = [*(at for at, _ in self.parts[1:]), self.octets]
-        data = b""
+        data: list[bytes] = []
         for (at, text), end in zip(self.parts, ends, strict=False):
             left = min(max(0, end - at - len(text)), _MOST_BLANKS)
             # A window may have taken blanks off a row's end.
-            data += _octets(text) + b" " * (left - 2) + (b"\r\n" if left >= 2 else b"")
-        return data
+            data.append(_octets(text) + b" " * (left - 2) + (b"\r\n" if left >= 2 else b""))
+        return b"".join(data)
 
 
 _MOST_BLANKS = 64
@@ -174,7 +175,7 @@ _SMTPLIB_AGAIN = re.compile(r"(?:[\d:.]+ )?(?:reply: retcode|data: \(|connect: b
 _POPLIB = re.compile(rf"\*(?P<what>cmd|put|get)\* (?P<data>{_REPR})\s*$")
 _POPLIB_AGAIN = re.compile(r"\*(?:resp|stat|welcome)\* ")
 _IMAPLIB = re.compile(
-    rf"\s*(?P<min>\d\d):(?P<sec>\d\d\.\d\d) (?P<who>[<>]) (?P<data>{_REPR}|[^b'\"].*?)\s*$"
+    rf"\s*(?P<min>\d\d):(?P<sec>\d\d\.\d\d) (?P<who>[<>]) (?P<data>{_REPR}(?=\s*$)|[^b'\"].*)"
 )
 _IMAPLIB_LITERAL = re.compile(
     r"\s*\d\d:\d\d\.\d\d (?P<what>read|write) literal size (?P<octets>\d{1,12})"
@@ -241,7 +242,8 @@ def _imaplib(rows: Sequence[str]) -> Iterator[Event]:
     for n, row in enumerate(rows, 1):
         if said := _IMAPLIB.match(row):
             at = int(said["min"]) * 60 + float(said["sec"])
-            yield Said(n, "C" if said["who"] == ">" else "S", _unrepr(said["data"]), at=at)
+            data = _unrepr(said["data"].rstrip())
+            yield Said(n, "C" if said["who"] == ">" else "S", data, at=at)
         elif literal := _IMAPLIB_LITERAL.match(row):
             side: Side = "S" if literal["what"] == "read" else "C"
             yield Omitted(n, side, int(literal["octets"]))
@@ -266,7 +268,7 @@ _THUNDERBIRD = re.compile(
     r"(?:(?P<new>[CS]): ?|SMTP (?P<old>Send|Response): |(?P<pop>SEND|RECV): )(?P<text>.*)"
 )
 _ANDROID = re.compile(r".{0,120}?\bSMTP (?P<who><<<|>>>) (?P<text>.*)")
-_SOURCE_LINE = re.compile(r"\s+\w{1,40}\.(?:jsm|sys\.mjs):\d+(?::\d+)?\s*$")
+_SOURCE_LINE = re.compile(r"\s\w{1,40}\.(?:jsm|sys\.mjs):\d{1,6}(?::\d{1,6})?$")
 _MORE_REPLY = re.compile(r"[2-5][0-9][0-9][ -]")
 """A line of a reply whose first line alone is marked."""
 _SUPPRESSED = re.compile(r"Logging suppressed")
@@ -286,14 +288,14 @@ def _thunderbird(rows: Sequence[str]) -> Iterator[Event]:
     for n, row in enumerate(rows, 1):
         said = _THUNDERBIRD_IMAP.match(row) or _THUNDERBIRD.match(row)
         if said is None and replying and _MORE_REPLY.match(row):
-            yield Said(n, "S", _octets(_SOURCE_LINE.sub("", row)), key=replying)
+            yield Said(n, "S", _octets(_without_source(row)), key=replying)
             continue
         if said is None:
             yield Aside(n, "what Thunderbird says itself")
             continue
         parts = said.groupdict()
         who: Side = "C" if _first(parts, "who", "new", "old", "pop") in _CLIENT_WORDS else "S"
-        key, text = parts["key"], _SOURCE_LINE.sub("", parts["text"])
+        key, text = parts["key"], _without_source(parts["text"])
         replying = key if who == "S" else ""
         clock = _CLOCK.match(row)
         at = _seconds(clock[1] if clock else None)
@@ -314,6 +316,12 @@ def _thunderbird(rows: Sequence[str]) -> Iterator[Event]:
             hidden.pop(key, None)
             asking[key] = data.startswith((b"334", b"+ ")) or data.strip() == b"+"
         yield Said(n, who, data, at=at, key=key)
+
+
+def _without_source(text: str) -> str:
+    """A line without the place in Thunderbird's own code that wrote it."""
+    source = _SOURCE_LINE.search(text.rstrip(), max(0, len(text.rstrip()) - 80))
+    return text[: source.start()].rstrip() if source else text
 
 
 _CLIENT_WORDS = ("SendData", "C", "Send", "SEND")
@@ -355,14 +363,12 @@ MARKS = (
     Mark("swaks", re.compile(r" ?(?:\*\*)?[-~*]> |<[-~*][ *] "), _swaks),
     Mark(
         "curl -v",
-        re.compile(rf"{_CURL_TIME.pattern}(?:[<>] |[{{}}] \[\d+ bytes data\])"),
+        re.compile(rf"{_CURL_PREFIX}(?:[<>] |[{{}}] \[\d+ bytes data\])"),
         _curl,
     ),
     Mark(
         "curl --trace",
-        re.compile(
-            rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?(?:<= Recv|=> Send) (?:SSL )?(?:header|data), "
-        ),
+        re.compile(rf"{_CURL_PREFIX}(?:<= Recv|=> Send) (?:SSL )?(?:header|data), "),
         _curl_trace,
     ),
     Mark("smtplib", re.compile(r"(?:\d\d:[\d:.]+ )?(?:send|reply): b?['\"]"), _smtplib),

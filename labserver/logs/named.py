@@ -11,7 +11,7 @@ from typing import NamedTuple
 from labserver.logs.letter import Letter, shown
 from labserver.logs.phrases import NOT_DELIVERED, is_daemon
 
-__all__ = ["MAIL", "Name", "name_of"]
+__all__ = ["COMPLAINT", "DELIVERED", "MAIL", "NAMES", "Name", "answer_of", "name_of"]
 
 
 class Name(NamedTuple):
@@ -54,6 +54,8 @@ CHALLENGE = Name(
 )
 MAIL = Name("an ordinary mail", "an ordinary mail: no server's reply or failed address is in it")
 
+NAMES = (COMPLAINT, READ, DELIVERED, DMARC, TLS, ANSWER, CHALLENGE, MAIL)
+
 _COMPLAINT = re.compile(
     r"complaint about (?:the |a |your )?(?:message|mail)|(?:abuse|spam) (?:report|complaint)|"
     r"feedback (?:loop|report)",
@@ -70,8 +72,8 @@ _ANSWER = re.compile(
     re.I,
 )
 _CHALLENGE = re.compile(
-    r"confirm (?:that you|your (?:e-?mail|message|mail|address))|verify (?:that you|your (?:e-?mail|"
-    r"message))|challenge|spam ?arrest|boxbe|please (?:verify|confirm)|sender verification|"
+    r"confirm (?:that you|your (?:e-?mail|message|mail|address))|"
+    r"verify (?:that you|your (?:e-?mail|message))|challenge|spam ?arrest|boxbe|please (?:verify|confirm)|sender verification|"
     r"awaiting (?:your )?(?:confirmation|verification)|click .{0,60} (?:deliver|release)",
     re.I,
 )

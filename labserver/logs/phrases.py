@@ -22,7 +22,8 @@ __all__ = [
 
 _ATOM = r"[^\s<>()\[\]\"',;:@\\|{}]"
 ADDRESS = re.compile(
-    rf"(?<![^\s<>()\[\]\"',;:=|/*{{}}])(?:\"[^\"\s@]{{1,64}}\"|{_ATOM}{{1,64}}(?:@{_ATOM}{{1,64}})?)"
+    rf"(?<![^\s<>()\[\]\"',;:=|/*{{}}])"
+    rf"(?:\"[^\"\s@]{{1,64}}\"|{_ATOM}{{1,64}}(?:@{_ATOM}{{1,64}})?)"
     r"@(?:[^\s<>()\[\]\"',;:@!?&=/*|{}]{1,255}|\[[0-9A-Fa-f.:]{3,60}\])"
 )
 """An address, UTF-8 included (RFC 6531), at a word's beginning."""
@@ -31,9 +32,9 @@ ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]\d)")
 
 _CODE = r"(?:4[2-5]\d|5[0-7]\d)"
 _SAYS = re.compile(
-    rf"(?:\bsaid|\breturned(?: the following)?|\bwas|responded(?: with)?|\bresponse|\bgave|\bresult|"
-    rf"\breply|\bmessage|\bwith|\berror(?: code)?|\bcode|responsecode|\bfailed|\banswer|\breason|<<<|\bdiagnostic|"
-    rf"rejected your message|\bsmtp|\bstatus|\btext|\bto|\bmailbox|\bsentence)"
+    rf"(?:\bsaid|\breturned(?: the following)?|\bwas|responded(?: with)?|\bresponse|\bgave|"
+    rf"\bresult|\breply|\bmessage|\bwith|\berror(?: code)?|\bcode|responsecode|\bfailed|\banswer|"
+    rf"\breason|<<<|\bdiagnostic|rejected your message|\bsmtp|\bstatus|\btext|\bto|\bmailbox)"
     rf"[^\w\n]{{0,8}}(?P<reply>{_CODE}(?:[ :-].*|[\"')\]}}.,]|$))",
     re.I,
 )
@@ -52,8 +53,9 @@ _COMMANDS = (
 )
 _STAGE = re.compile(
     r"(?:(?:in reply|in response|reply|response) to(?: the)?|after(?: the)?(?: sending)?(?: a)?"
-    r"(?: pipelined)?|\bfailed at|\bduring(?: the)?|\bwhile (?:sending|performing|receiving)(?: the)?|"
-    r"response on|\brejected (?:at|during|after)|\bstage:|\bcommand:?|\[)"
+    r"(?: pipelined)?|\bfailed at|\bduring(?: the)?|"
+    r"\bwhile (?:sending|performing|receiving)(?: the)?|response on|"
+    r"\brejected (?:at|during|after)|\bstage:|\bcommand:?|\[)"
     rf"[\s\"'(:<]{{1,4}}(?P<stage>{_COMMANDS})(?![\w@])|"
     rf"\[(?P<boxed>rcpt_to|mail_from|data|body|connect|helo|ehlo|greeting|quit)\]|"
     rf"\berror (?:on|from) (?P<on>rcpt to|mail from|data)\b",
@@ -125,14 +127,15 @@ def reply_in(text: str) -> str:
     return (found["reply"] or found["other"]) if found else ""
 
 
-_ENDS = re.compile(
-    r" ?\((?:in reply to|during|after|state \d).{0,80}$|"
-    r" ?##.{0,300}$|\s{0,4}(?:>>>|<<<) .{0,300}$"
-)
+_ENDS = re.compile(r" ?\((?:in reply to|during|after|state \d)[^()]{0,80}\)?\W{0,3}$")
 
 
 def _trimmed(reply: str) -> str:
-    reply = _ENDS.sub("", reply).strip()
+    for mark in (" >>> ", " <<< ", "##"):
+        reply = reply.partition(mark)[0]
+    reply = reply.strip()
+    if end := _ENDS.search(reply, max(0, len(reply) - 120)):
+        reply = reply[: end.start()].strip()
     code, rest = reply[:3], reply[3:]
     if rest[:1] in (":", ";", ",") or (rest and not rest.strip("\"')]}.,;:")):
         rest = rest.lstrip(":;, \"')]}.")
@@ -185,7 +188,8 @@ NOT_DELIVERED = re.compile(
             r"deliver[a-z]{0,5} (?:status )?(?:has |have )?(?:fail|problem|error|delay)",
             r"fail[a-z]{0,3} (?:to )?(?:deliver|notice|mail)",
             r"returned (?:mail|message|to sender)",
-            r"(?:could|can|was|were|has|have|did)(?: ?n[o']t|n't) (?:be(?:en)? )?(?:deliver|reach|sent|relay|accept|receiv)",
+            r"(?:could|can|was|were|has|have|did)(?: ?n[o']t|n't) (?:be(?:en)? )?"
+            r"(?:deliver|reach|sent|relay|accept|receiv)",
             r"(?:could|can)(?: ?not|n't) deliver",
             r"unable to (?:deliver|relay|send|complete|connect)",
             r"wasn't (?:deliver|able)",
@@ -195,8 +199,10 @@ NOT_DELIVERED = re.compile(
             r"did not (?:reach|receive)",
             r"message (?:blocked|not delivered|was rejected|rejected)",
             r"address not found",
-            r"(?:user|mailbox|recipient|account|addressee)[^.]{0,30} (?:unknown|full|disabled|not found|unavailable|inactive|does ?n[o']t exist|is over|invalid|no such|over quota|exceed)",
-            r"(?:unknown|invalid|no such) (?:user|recipient|address|mailbox|host|domain|local part|final delivery)",
+            r"(?:user|mailbox|recipient|account|addressee)[^.]{0,30} (?:unknown|full|disabled|"
+            r"not found|unavailable|inactive|does ?n[o']t exist|is over|invalid|no such|exceed)",
+            r"(?:unknown|invalid|no such) (?:user|recipient|address|mailbox|host|domain|local part|"
+            r"final delivery)",
             r"transcript of session",
             r"qmail-send",
             r"error (?:sending|delivering|message)",

@@ -34,7 +34,8 @@ _SAID = re.compile(
 )
 _IN_REPLY = re.compile(r" \(in reply to (?P<command>[A-Za-z ]{1,30}) command\)$")
 _BROKE_OFF = re.compile(
-    r"(?:lost connection with|conversation with|timeout with) \S+ (?:timed out )?while (?P<at>.{1,80})"
+    r"(?:lost connection with|conversation with|timeout with) \S+ (?:timed out )?"
+    r"while (?P<at>.{1,80})"
 )
 _BROKE_OFF_AT = (
     ("receiving the initial", "greeting"),

@@ -62,38 +62,52 @@ def failures(lines: Iterable[Line]) -> Iterator[Failure]:
 
 
 def _groups(lines: Iterable[Line]) -> Iterator[Fields]:
-    fields: Fields = {}
-    name = ""
+    fields: dict[str, _Field] = {}
+    current: _Field | None = None
     for row, text in lines:
-        if text[:1] in (" ", "\t") and text.strip() and name:
-            _unfold(fields, name, text)
+        if text[:1] in (" ", "\t") and text.strip() and current:
+            current.add(text)
             continue
         match = _FIELD.match(text)
-        known = match[1].lower() if match else ""
+        name = match[1].lower() if match else ""
         if not text.strip() or text.startswith("--"):
             if fields.keys() & FIELDS:
-                yield fields
-            fields, name = {}, ""
-        elif match and (known in FIELDS or known.startswith("x-")):
-            if known in ("final-recipient",) and known in fields:
+                yield _unfolded(fields)
+            fields, current = {}, None
+        elif match and (name in FIELDS or name.startswith("x-")):
+            if name == "final-recipient" and name in fields:
                 # Some leave out the blank line between two recipients.
-                yield fields
+                yield _unfolded(fields)
                 fields = {}
-            name = known
-            fields.setdefault(name, (row, match[2].strip()))
-        elif name == "diagnostic-code" and match is None:
+            current = fields.setdefault(name, _Field(row, name))
+            if current.row == row:
+                current.add(match[2])
+        elif current and current.name == "diagnostic-code" and match is None:
             # A mail program broke the line and lost the blank that folds it.
-            _unfold(fields, name, text)
+            current.add(text)
         else:
-            name = ""
+            current = None
     if fields.keys() & FIELDS:
-        yield fields
+        yield _unfolded(fields)
 
 
-def _unfold(fields: Fields, name: str, text: str) -> None:
-    row, before = fields[name]
-    if len(before) < _LONGEST:
-        fields[name] = row, f"{before} {text.strip()}"
+class _Field:
+    """A field while its lines are put together."""
+
+    def __init__(self, row: int, name: str) -> None:
+        self.row, self.name = row, name
+        self.parts: list[str] = []
+        self._room = _LONGEST
+
+    def add(self, text: str) -> None:
+        """Add a line, as long as there is room."""
+        if self._room > 0:
+            self.parts.append(text.strip())
+            self._room -= len(text) + 1
+
+
+def _unfolded(fields: dict[str, _Field]) -> Fields:
+    return {name: (field.row, " ".join(field.parts)) for name, field in fields.items()}
 
 
 def _failure(fields: Fields, sender: str) -> Failure:

@@ -15,7 +15,7 @@ from labserver.logs.talk import ABSENT, Begins, Ends, Event, Said
 STAGES = ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "end of DATA")
 """What a reply may have answered, in the order in which it is asked."""
 
-_ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+>?")
+_ADDRESS = re.compile(r"[^\s<>@]@[^\s<>@]")
 _OF_RECIPIENT = re.compile(r"mailbox|recipient|user|relay|account|greylist|address", re.I)
 _LOGIN_CODES = ("530", "534", "535", "538", "454")
 

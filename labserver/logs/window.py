@@ -79,6 +79,22 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
         yield Said(n, who(row), octets, tls=tls or None)
 
 
+def begins(rows: Sequence[str]) -> bool:
+    """Whether the rows begin as a window does, with its program's words or a greeting."""
+    first = next((row for row in rows if row.strip()), "")
+    return any(shape.match(first) for shape in (OPENSSL, TELNET, _TELNET_SAYS, _GREETING))
+
+
+def holds(rows: Sequence[str]) -> bool:
+    """Whether a command stands in the rows that nobody writes otherwise."""
+    return any(map(_COMMAND.match, rows))
+
+
+_GREETING = re.compile(r"220[ -]\S|\+OK\b|\* OK\b")
+_COMMAND = re.compile(
+    r"(?:EHLO|HELO|LHLO) \S|MAIL FROM: ?<|USER \S{1,300}$|[A-Za-z0-9.]{1,32} LOGIN \S{1,300} \S",
+    re.I,
+)
 _TLS_SAYS = "what openssl says of TLS and certificates"
 _TRAPS = {
     "RENEGOTIATING": "openssl took the R at the beginning of the line above for an order of its "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from labserver.logs.letter import Line
@@ -26,7 +27,8 @@ from labserver.logs.report import Failure
 __all__ = ["exchanges", "failures", "stage_of", "told", "written"]
 
 _MOST_LINES = 2000
-"""Lines of a bounce's words that are looked at."""
+_MOST_CHARACTERS = 60_000
+"""Lines, and characters, of a bounce's words that are looked at."""
 _MOST_RECIPIENTS = 200
 _LONGEST_REPLY = 4000
 _FEW_WORDS = 20
@@ -36,9 +38,10 @@ _MOST_FOLDED = 20
 
 _BEGINS = re.compile(r"[\s>*•·|<\"'(\[-]{0,40}(?:(?:mailto|smtp|rfc822|imceaex?)[:;] ?)?")
 _LABEL = re.compile(
-    r"[\s>*•·|-]{0,40}(?:failed |original |final |intended |rcpt |e-?mail |your |the |destination )?"
-    r"(?:recipients?|rcpt|to|user|address|addressee|mailbox|account|for|error-for|message to|delivered to|"
-    r"could not be delivered to|undeliverable to|unable to deliver to|адрес|получатель|宛先)"
+    r"[\s>*•·|-]{0,40}(?:failed |original |final |intended |rcpt |e-?mail |your |the |"
+    r"destination )?(?:recipients?|rcpt|to|user|address|addressee|mailbox|account|for|error-for|"
+    r"message to|delivered to|could not be delivered to|undeliverable to|unable to deliver to|"
+    r"адрес|получатель|宛先)"
     r"(?: address(?:es)?| to| name| user)?\s{0,8}[:=;]?\s{0,8}[<\"'(\[]{0,2}(?:SMTP:)?",
     re.I,
 )
@@ -54,7 +57,11 @@ def written(lines: Sequence[Line]) -> tuple[Line, ...]:
     end = next((n for n, line in enumerate(lines) if n and returned_begins(line.text)), len(lines))
     if not any(line.text.strip() for line in lines[:end]):
         end = len(lines)
-    return tuple(lines[: min(end, _MOST_LINES)])
+    lines = lines[: min(end, _MOST_LINES)]
+    lengths = accumulate(len(line.text) for line in lines)
+    return tuple(
+        line for line, length in zip(lines, lengths, strict=True) if length <= _MOST_CHARACTERS
+    )
 
 
 def failures(
@@ -62,8 +69,9 @@ def failures(
 ) -> list[Failure]:
     """What the words tell.
 
-    `named` are the recipients that are known to have failed, in small letters; without any, they
-    are looked for: at the beginnings of lines, else in sentences of failure, else anywhere. `others` are addresses that didn't: the sender's, the mail server's own.
+    `named` are the recipients that are known to have failed, in small letters. Without any, they
+    are looked for: at the beginnings of lines, else in sentences of failure, else anywhere.
+    `others` are addresses that didn't fail: the sender's, the mail server's own.
     """
     begins: dict[int, str] = {}
     # Who wrote to oneself is the sender and the recipient.
@@ -131,15 +139,21 @@ def _begun(text: str, strictness: int, named: Collection[str], others: Collectio
 
 
 _ADVICE = re.compile(
-    r"\b(?:try|contact|help|questions?|visit|support|e\.g|example|instead|reply to|write to|postmaster@|"
-    r"abuse@|unsubscribe)\b",
+    r"\b(?:try|contact|help|questions?|visit|support|instead|emailing|reply to|write to|"
+    r"postmaster@|abuse@|unsubscribe)\b",
     re.I,
 )
 
 
 def _from(text: str, address: str) -> bool:
     """Whether an address stands in a line as the one a message came from."""
-    return bool(re.search(r"\b(?:from|by|sender)\W{1,4}$", text.partition(address)[0][-12:], re.I))
+    return bool(
+        re.search(
+            r"(?<!generated )(?<!expanded )\b(?:from|by|sender)\W{1,4}$",
+            text.partition(address)[0][-24:],
+            re.I,
+        )
+    )
 
 
 def told(lines: Sequence[Line], recipient: str) -> Failure:
@@ -147,6 +161,7 @@ def told(lines: Sequence[Line], recipient: str) -> Failure:
     failure = Failure(lines[0].row if lines else 0, recipient)
     sent = ""
     words: list[str] = []
+    room = _LONGEST_REPLY
     for at, line in enumerate(lines):
         text = line.text.strip()
         if text.startswith(">>>"):
@@ -160,8 +175,9 @@ def told(lines: Sequence[Line], recipient: str) -> Failure:
             failure.row = line.row
             failure.reply = _whole(reply, lines[at + 1 : at + 1 + _MOST_FOLDED], text)
             failure.stage = failure.stage or sent or stage_in(_near(lines, at))
-        elif text and sum(map(len, words)) < _LONGEST_REPLY:
+        elif text and room > 0:
             words.append(text)
+            room -= len(text) + 1
     failure.status = status_in(failure.reply) or failure.status
     failure.words = "" if failure.reply else " ".join(words)[:_LONGEST_REPLY]
     return failure

@@ -12,6 +12,8 @@ from labserver.transcript import readable
 _SESSIONS = 20
 _ROWS = 20
 _RUNS = 200
+_WIDTH = 2000
+"""Characters of a row that are shown."""
 
 
 def log(shown: Log) -> View:
@@ -39,7 +41,13 @@ def _unread(runs: tuple[Unread, ...]) -> str:
 
 def _item(run: Unread) -> str:
     rows = run.text.split("\n")
-    shown = [escape(readable(row.encode("utf-8", "backslashreplace"))) for row in rows[:_ROWS]]
+    shown = [escape(_bounded(row)) for row in rows[:_ROWS]]
     if len(rows) > _ROWS:
         shown.append(f"… {len(rows) - _ROWS:,} more lines")
     return f"<li>line {run.line:,}: {escape(run.why)}<pre>{chr(10).join(shown)}</pre></li>"
+
+
+def _bounded(row: str) -> str:
+    shown = readable(row[:_WIDTH].encode("utf-8", "backslashreplace"))
+    left_out = len(row) - _WIDTH
+    return f"{shown}… {left_out:,} more characters" if left_out > 0 else shown
