@@ -149,14 +149,15 @@ def _readings(rows: Sequence[str]) -> Iterator[tuple[str, Iterable[Event]]]:
         yield mail.kind, mail.events
         return
     forms = _likely(rows)
-    weight = mail.weight if mail and not window.begins(rows) else 0
+    header = mail.body if mail else 0
+    typed = window.begins(rows[header:]) or window.holds(rows[header:])
+    weight = mail.weight if mail and not typed else 0
     for form, counted in forms:
         if counted > weight:
             yield form.kind, form.read(rows)
     if mail and weight:
         yield mail.kind, mail.events
-    if mail is None or window.holds(rows[mail.body :]):
-        header = mail.body if mail else 0
+    if mail is None or typed:
         yield "a terminal's window", window.read([*[""] * header, *rows[header:]])
     if mail:
         yield mail.kind, mail.events

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from labserver.logs import named, report, words
-from labserver.logs.letter import Letter, Line, Part, fields_of, letter, shown
+from labserver.logs.letter import Letter, Line, Part, fields_of, forwarded, letter, shown
 from labserver.logs.notice import notice
 from labserver.logs.phrases import NOT_DELIVERED, addresses_in, is_daemon, returned_begins
 from labserver.logs.report import Failure
@@ -69,13 +69,19 @@ def read(rows: Sequence[str]) -> Reading | None:
     """What a mail is, and what it tells of; `None` where the rows are no mail and no bounce."""
     mail = letter(rows)
     found = _read(rows, mail)
-    if found is None or not found.says_why:
-        # It may have been forwarded as a whole.
-        inner = mail.inner(rows)
-        within = _read(rows, inner) if inner and inner.fields else None
-        if within and within.says_why:
-            return within
+    if found and mail.fields and (found.says_why or found.kind not in _MAY_FORWARD):
+        return found
+    for inner in (mail.inner(rows), forwarded(rows, mail)):
+        within = _read(rows, inner) if inner else None
+        if within and within.kind in _TELLS:
+            with_header = bool(inner and inner.fields)
+            if found is None or found.kind not in _TELLS or (with_header and within.says_why):
+                return within._replace(certain=bool(mail.fields), body=mail.body)
     return found
+
+
+_TELLS = (BOUNCE, DELAY)
+_MAY_FORWARD = (*_TELLS, named.MAIL.kind, named.ANSWER.kind, named.CHALLENGE.kind)
 
 
 def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
@@ -152,7 +158,7 @@ def _told_in_words(mail: Letter, own: Sequence[Line], reported: Sequence[Failure
         for name in ("to", "from", "reply-to", "delivered-to", "cc", "return-path")
         for one in addresses_in(mail.fields.get(name, ""))
     }
-    found = words.failures(own, known, others)
+    found = words.failures(own, known, others, anywhere=bool(mail.fields))
     if found or (reported and len(known) > 1):
         return found
     # Words without an address: the header may have it.
@@ -186,9 +192,15 @@ def _field_of_returned(mail: Letter, name: str) -> str:
 def _is_bounce(mail: Letter, own: Sequence[Line], told: Sequence[Failure]) -> bool:
     """Whether a mail without a report says that something wasn't delivered."""
     subject = shown(mail.fields.get("subject", ""))
-    said = any(NOT_DELIVERED.search(line.text[:400]) for line in own[:60])
     if not mail.fields:
-        return said and any(failure.reply or failure.status for failure in told[:20])
+        # Who pastes a text without header must paste the sentence and the address near it.
+        shape = NOT_DELIVERED if told and told[0].recipient else _QUOTES_REPLY
+        return bool(told) and any(
+            shape.search(line.text[:400])
+            for line in own
+            if -_NEAR <= line.row - told[0].row <= _NEAR
+        )
+    said = any(NOT_DELIVERED.search(line.text[:400]) for line in own[:60])
     if mail.report == "delivery-status" or "x-failed-recipients" in mail.fields:
         return True
     sent_by_daemon = is_daemon(mail.fields.get("from", "")) or (
@@ -205,6 +217,12 @@ def _is_bounce(mail: Letter, own: Sequence[Line], told: Sequence[Failure]) -> bo
     return in_subject and bool(told) and (said or any(failure.reply for failure in told))
 
 
+_NEAR = 15
+_QUOTES_REPLY = re.compile(
+    r"\bresponse(?: from the remote server)? was:|\bserver returned(?: was)?:|"
+    r"\bremote (?:host|server) (?:said|returned)\b|\breason:",
+    re.I,
+)
 _DAEMON = re.compile(r"mailer[-_ ]?daemon", re.I)
 
 

@@ -17,7 +17,7 @@ from email.header import decode_header, make_header
 from html import unescape
 from typing import NamedTuple
 
-__all__ = ["Letter", "Line", "Part", "fields_of", "letter", "shown"]
+__all__ = ["Letter", "Line", "Part", "fields_of", "forwarded", "letter", "shown"]
 
 MOST_PARTS = 200
 """Parts of one message that are told apart; what follows belongs to the last."""
@@ -99,6 +99,32 @@ def letter(rows: Sequence[str], first: int = 0) -> Letter:
     kind, parameters = _media_type(fields.get("content-type", ""))
     parts = tuple(_parts(rows, body, fields, kind, parameters))
     return Letter(fields, kind, parameters.get("report-type", "").lower(), parts, body)
+
+
+def forwarded(rows: Sequence[str], mail: Letter) -> Letter | None:
+    """The message that a mail, or a text, repeats below words of its own: quoted, or with some of
+    its header."""
+    bare: list[str] = list(rows[: mail.body])
+    quoted: list[int] = []
+    for n in range(mail.body, len(rows)):
+        marks = _QUOTED.match(rows[n])
+        if marks:
+            quoted.append(n)
+        bare.append(rows[n][marks.end() :] if marks else rows[n])
+    at = mail.body
+    while at < min(len(bare), mail.body + _MOST_ABOVE):
+        if _FIELD.fullmatch(bare[at][:_WIDEST]):
+            fields, end = fields_of(bare, at)
+            if len(fields.keys() & _LETTER_FIELDS) >= 3:
+                return letter(bare, at)
+            at = max(end, at + 1)
+        else:
+            at += 1
+    return letter(bare, quoted[0]) if len(quoted) >= 3 else None
+
+
+_MOST_ABOVE = 200
+"""Rows that somebody may write above what is forwarded."""
 
 
 def fields_of(rows: Sequence[str], begin: int) -> tuple[dict[str, str], int]:

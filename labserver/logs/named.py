@@ -73,7 +73,8 @@ _ANSWER = re.compile(
 )
 _CHALLENGE = re.compile(
     r"confirm (?:that you|your (?:e-?mail|message|mail|address))|"
-    r"verify (?:that you|your (?:e-?mail|message))|challenge|spam ?arrest|boxbe|please (?:verify|confirm)|sender verification|"
+    r"verify (?:that you|your (?:e-?mail|message))|challenge|spam ?arrest|boxbe|"
+    r"please (?:verify|confirm)|sender verification|"
     r"awaiting (?:your )?(?:confirmation|verification)|click .{0,60} (?:deliver|release)",
     re.I,
 )

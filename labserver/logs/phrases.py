@@ -33,9 +33,9 @@ ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]\d)")
 _CODE = r"(?:4[2-5]\d|5[0-7]\d)"
 _SAYS = re.compile(
     rf"(?:\bsaid|\breturned(?: the following)?|\bwas|responded(?: with)?|\bresponse|\bgave|"
-    rf"\bresult|\breply|\bmessage|\bwith|\berror(?: code)?|\bcode|responsecode|\bfailed|\banswer|"
+    rf"\bresult|\breply|\bmessage|\bwith|\berror(?: code)?|(?:\b|_)code|responsecode|\bfailed|\banswer|"
     rf"\breason|<<<|\bdiagnostic|rejected your message|\bsmtp|\bstatus|\btext|\bto|\bmailbox)"
-    rf"[^\w\n]{{0,8}}(?P<reply>{_CODE}(?:[ :-].*|[\"')\]}}.,]|$))",
+    rf"[^\w\n]{{0,8}}(?P<reply>{_CODE}(?:[ :,-].*|[\"')\]}}.]|$))",
     re.I,
 )
 _AT_ONCE = re.compile(rf"[^\w]{{0,6}}(?P<reply>{_CODE}(?:[ :;,-].*|[\"')\]}}.]|$))")
@@ -140,6 +140,8 @@ def _trimmed(reply: str) -> str:
     if rest[:1] in (":", ";", ",") or (rest and not rest.strip("\"')]}.,;:")):
         rest = rest.lstrip(":;, \"')]}.")
         rest = f" {rest}" if rest else ""
+    if rest.endswith(")") and rest.count(")") > rest.count("("):
+        rest = rest[:-1]
     # What quoted the reply may have put marks around it.
     for mark in "'\"":
         if rest.endswith(mark) and rest.count(mark) % 2:

@@ -92,7 +92,8 @@ def holds(rows: Sequence[str]) -> bool:
 
 _GREETING = re.compile(r"220[ -]\S|\+OK\b|\* OK\b")
 _COMMAND = re.compile(
-    r"(?:EHLO|HELO|LHLO) \S|MAIL FROM: ?<|USER \S{1,300}$|[A-Za-z0-9.]{1,32} LOGIN \S{1,300} \S",
+    r"(?:EHLO|HELO|LHLO) \S|MAIL FROM: ?<|RCPT TO: ?<|USER \S{1,300}$|"
+    r"[A-Za-z0-9.]{1,32} LOGIN \S{1,300} \S",
     re.I,
 )
 _TLS_SAYS = "what openssl says of TLS and certificates"

@@ -65,17 +65,19 @@ def written(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 def failures(
-    lines: Sequence[Line], named: Collection[str], others: Collection[str]
+    lines: Sequence[Line], named: Collection[str], others: Collection[str], *, anywhere: bool
 ) -> list[Failure]:
     """What the words tell.
 
     `named` are the recipients that are known to have failed, in small letters. Without any, they
-    are looked for: at the beginnings of lines, else in sentences of failure, else anywhere.
+    are looked for: at the beginnings of lines, else in sentences of failure, else
+    `anywhere`.
     `others` are addresses that didn't fail: the sender's, the mail server's own.
     """
     begins: dict[int, str] = {}
     # Who wrote to oneself is the sender and the recipient.
-    for strictness, but in ((2, others), (2, ()), (1, others), (0, others)):
+    passes = ((3, others), (3, ()), (2, others), (1, others), (0, others))
+    for strictness, but in passes if anywhere else passes[:3]:
         seen: set[str] = set()
         for at, line in enumerate(lines):
             address = _begun(line.text, strictness, named, but)
@@ -123,12 +125,13 @@ def _begun(text: str, strictness: int, named: Collection[str], others: Collectio
     found = [one for one in found if one.lower() not in others]
     if not found:
         return ""
-    if strictness < 2:
-        failed = bool(NOT_DELIVERED.search(text)) or bool(reply_in(text))
-        found = [one for one in found if not _from(text, one)]
-        return (
-            found[0] if found and (failed or (strictness == 0 and not _ADVICE.search(text))) else ""
+    if strictness < 3:
+        says_so = (
+            bool(NOT_DELIVERED.search(text))
+            or (strictness < 2 and bool(reply_in(text)))
+            or (strictness < 1 and not _ADVICE.search(text))
         )
+        return next((one for one in found if says_so and not _from(text, one)), "")
     for shape in (_BEGINS, _SENDMAIL, _LABEL):
         if (begin := shape.match(text)) and (address := ADDRESS.match(text, begin.end())):
             rest = text[address.end() :].lstrip(">\"')] \t")
@@ -232,6 +235,9 @@ def _near(lines: Sequence[Line], at: int) -> str:
     return " ".join(line.text.strip() for line in lines[max(0, at - 2) : at + _MOST_FOLDED])
 
 
+_STOPS = re.compile(r"--|>>>|==|giving up on |i'm not going to try|this message has been in", re.I)
+
+
 def _whole(reply: str, below: Sequence[Line], text: str) -> str:
     """A reply with the lines that it goes on for."""
     marked = text.startswith("<<<")
@@ -241,7 +247,7 @@ def _whole(reply: str, below: Sequence[Line], text: str) -> str:
         if marked != more.startswith("<<<"):
             break
         more = more.removeprefix("<<<").strip()
-        if not more or more.startswith(("--", ">>>", "==")) or returned_begins(line.text):
+        if not more or _STOPS.match(more) or returned_begins(line.text):
             break
         if ADDRESS.match(more.lstrip("<")) and more.rstrip().endswith((":", ">")):
             break
