@@ -33,7 +33,8 @@ ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.]\d)")
 _CODE = r"(?:4[2-5]\d|5[0-7]\d)"
 _SAYS = re.compile(
     rf"(?:\bsaid|\breturned(?: the following)?|\bwas|responded(?: with)?|\bresponse|\bgave|"
-    rf"\bresult|\breply|\bmessage|\bwith|\berror(?: code)?|(?:\b|_)code|responsecode|\bfailed|\banswer|"
+    rf"\bresult|\breply|\bmessage|\bwith|\berror(?: code)?|"
+    rf"(?:\b|_)code|responsecode|\bfailed|\banswer|"
     rf"\breason|<<<|\bdiagnostic|rejected your message|\bsmtp|\bstatus|\btext|\bto|\bmailbox)"
     rf"[^\w\n]{{0,8}}(?P<reply>{_CODE}(?:[ :,-].*|[\"')\]}}.]|$))",
     re.I,
