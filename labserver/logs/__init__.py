@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from labserver.logs import bounce, marked, postfix, window
@@ -43,6 +44,7 @@ MOST_CHARACTERS = 2_000_000
 MOST_ROWS = 50_000
 """Lines of a log that is read; more is refused."""
 
+_FIRST_ROWS = 5
 _SHOWN_ROWS = 3
 _SHOWN_WIDTH = 160
 _SHOWN_RUNS = 40
@@ -151,7 +153,7 @@ def _readings(rows: Sequence[str]) -> Iterator[tuple[str, Iterable[Event]]]:
     forms = _likely(rows)
     header = mail.body if mail else 0
     typed = window.begins(rows[header:]) or window.holds(rows[header:])
-    weight = mail.weight if mail and not typed else 0
+    weight = mail.weight if mail and not typed and not _begins_marked(rows[header:]) else 0
     for form, counted in forms:
         if counted > weight:
             yield form.kind, form.read(rows)
@@ -161,6 +163,12 @@ def _readings(rows: Sequence[str]) -> Iterator[tuple[str, Iterable[Event]]]:
         yield "a terminal's window", window.read([*[""] * header, *rows[header:]])
     if mail:
         yield mail.kind, mail.events
+
+
+def _begins_marked(rows: Sequence[str]) -> bool:
+    """Whether the rows begin as a log does that marks its lines; a quotation's mark is none."""
+    first = islice((row for row in rows if row.strip()), _FIRST_ROWS)
+    return any(_TELLTALES.match(row) and not row.startswith(">") for row in first)
 
 
 def _likely(rows: Sequence[str]) -> list[tuple[_Form, int]]:

@@ -62,6 +62,9 @@ _CURL_ID = r"\[(?:[A-Z]{2,10}-)?(?:\d{1,9}|x)-(?:\d{1,9}|x)\] "
 _CURL_PREFIX = rf"(?:\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?"
 _CURL_TIME = re.compile(rf"(\d\d:\d\d:\d\d\.\d{{6}} )?(?:{_CURL_ID})?")
 _CURL_SAID = re.compile(r"([<>])(?: (.*)|$)")
+_CURL_HEARD = re.compile(
+    rf"(?:.{{0,200}}?(?:\r|--:--:--)[-: 0-9kMG]{{0,20}})?{_CURL_PREFIX}(?:<(?: |$)|[{{}}] \[)"
+)
 _CURL_BEGINS = re.compile(
     r"\* +(?:Trying \S+?:(?P<port>\d{1,5})\.\.\.|(?:Connected|Established connection) to )"
 )
@@ -72,6 +75,8 @@ _CURL_SAYS = re.compile(r"curl: |\r?.{0,90}--:--:--|  % Total  |  {20,}Dload ")
 
 
 def _curl(rows: Sequence[str]) -> Iterator[Event]:
+    if not any(_CURL_HEARD.match(row) for row in rows):
+        return  # a quotation
     for n, raw in enumerate(rows, 1):
         # The progress meter stands in the same line.
         row = raw.rpartition("\r")[2] if "\r" in raw else raw

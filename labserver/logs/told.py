@@ -87,8 +87,8 @@ def write_out(told: Told, key: str) -> Iterator[Event]:
         return
     path = ABSENT if told.sender is None else f"<{told.sender}>"
     asked: Mapping[str, str] = {
-        "EHLO": f"EHLO {told.hello or ABSENT}",
         told.stage: told.stage,
+        "EHLO": f"EHLO {told.hello or ABSENT}",
         "MAIL": f"MAIL FROM:{path}",
     }
     for stage in STAGES[1 : min(at, STAGES.index("MAIL")) + 1]:
