@@ -93,7 +93,7 @@ def fork(
     ready for it.
 
     The server is a fresh lab's on an inline network, so its clock begins anew and two runs are
-    the same. It has the accounts, name, limits, rules and `catch_all` of `lab`, and what the
+    the same. It has the accounts, name, limits, rules and options of `lab`, and what the
     sessions before this one left there: they are said again first, and between and within them as
     much time passes as did then, for rules count it. Without `lab` it has the default accounts, no
     rules and no mail. What other sessions did at the same time isn't done again.
@@ -203,6 +203,7 @@ def _fresh_lab(network: Network, like: Lab | None) -> Lab:
         hostname=like.hostname,
         limits=like.limits,
         catch_all=like.catch_all,
+        plaintext_login=like.plaintext_login,
         rules=like.rules,
         seed=like.seed,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from labserver.charsets import IDENTITY, decoded, unstructured
 from labserver.fields import texts_of, unfolded
+from labserver.given import expect
 from labserver.mime import Part
 from labserver.transcript import readable, stable
 
@@ -114,8 +115,10 @@ class Message:
     def __getitem__(self, field: str) -> str | None:
         """The first field of that name, its encoded words read (RFC 2047), else as it came.
 
-        One of more than 64 kB is given as it came; `None` where there is no such field.
+        One of more than 64 kB is given as it came; `None` where there is no such field. Raises
+        `TypeError` for what is no text.
         """
+        expect("message[…]", field, str, wanted="a field's name, such as 'Subject'")
         name = field.encode("utf-8", "replace").lower()
         value = Part(self.octets).first(name) if _FIELD_NAME.fullmatch(field) else None
         if value is None:

@@ -600,6 +600,23 @@ def test_the_fresh_lab_takes_mail_to_anybody_where_this_one_does(
         assert code in codes(fork(session, index(session, "RCPT"), nobody, lab=lab).changed)
 
 
+@pytest.mark.parametrize("allowed", [True, False, None])
+def test_the_fresh_lab_takes_passwords_without_tls_where_this_one_does(
+    allowed: bool | None,
+) -> None:
+    network = InlineNetwork()
+    with contextlib.closing(network), Lab(network=network, plaintext_login=allowed) as lab:
+        client = poplib.POP3(*lab.pop3)
+        with contextlib.suppress(poplib.error_proto):
+            client.user(ANA)
+            client.pass_(lab.accounts[ANA])
+        client.close()
+        session = lab.sessions[-1]
+        again = fork(session, len(session.lines), "NOOP", insert=True, lab=lab)
+        refused = b"-ERR" in b"".join(line.data for line in again.changed.lines[:3])
+        assert refused == (allowed is False)
+
+
 @pytest.mark.parametrize(
     ("rule", "code"),
     [
