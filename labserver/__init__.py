@@ -6,16 +6,19 @@
 `lab.smtp`, `lab.imap`, … say where it listens, `lab.sessions` what was said there.
 """
 
-import contextlib
-import importlib
 import sys
-from typing import TYPE_CHECKING
 
-if sys.argv[:1] == ["-m"] and "labserver" in sys.orig_argv:
-    # This is how `python -m labserver` begins: from now on Ctrl-C ends it without a traceback.
+if (sys.argv[:1] == ["-m"] and "labserver" in sys.orig_argv) or "".join(sys.argv[:1]).endswith(
+    ("/labserver", "\\labserver", "\\labserver.exe")
+):
+    # This is how the command line begins: from now on Ctrl-C ends it without a traceback.
     from labserver import ending
 
     ending.install()
+
+import contextlib
+import importlib
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from labserver.forking import Fork, fork

@@ -9,12 +9,8 @@ This module is loaded before all others and needs little.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from typing import NoReturn
 
 
 class _Ending:
@@ -31,12 +27,15 @@ class _Ending:
             signal.raise_signal(signal.SIGINT)
             return
         if not self.unwinds:
-            self._at_once()
+            os._exit(self.status)
         self.unwinds = False
         raise KeyboardInterrupt
 
-    def _at_once(self) -> NoReturn:
-        os._exit(self.status)
+    def __enter__(self) -> None:
+        self.unwinds = True
+
+    def __exit__(self, *_: object) -> None:
+        self.unwinds = False
 
 
 _ending = _Ending()
@@ -47,19 +46,13 @@ def install() -> None:
 
     A shell that starts something in the background has it ignore Ctrl-C; not so this.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _ending)
-        signal.signal(signal.SIGINT, _ending)
+    signal.signal(signal.SIGTERM, _ending)
+    signal.signal(signal.SIGINT, _ending)
 
 
-@contextlib.contextmanager
-def unwinding() -> Iterator[None]:
-    """Within this block the first of them raises KeyboardInterrupt."""
-    _ending.unwinds = True
-    try:
-        yield
-    finally:
-        _ending.unwinds = False
+def unwinding() -> _Ending:
+    """A context within which the first of them raises KeyboardInterrupt."""
+    return _ending
 
 
 def over(status: int) -> int:

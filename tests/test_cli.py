@@ -412,7 +412,7 @@ def hook(name, arguments):
             os.mkdir("asked")
         os.kill(os.getpid(), number)
 
-sys.argv = [sys.argv[5], *sys.argv[6:]]
+sys.argv = sys.argv[5:]
 sys.addaudithook(hook)
 if sys.argv[0] == "-m":
     sys.orig_argv = [sys.executable, "-m", "labserver"]
@@ -447,7 +447,8 @@ MOMENTS = [
 @pytest.mark.skipif(not POSIX, reason="Windows has no such signals")
 @pytest.mark.parametrize(
     ("event", "part", "program"),
-    [(*moment, "-m") for moment in MOMENTS] + [(*moment, "labserver") for moment in MOMENTS[2::5]],
+    [(*moment, "-m") for moment in MOMENTS]
+    + [(*moment, "bin/labserver") for moment in MOMENTS[::4]],
 )
 def test_a_request_to_end_while_it_starts_ends_it_cleanly(
     tmp_path: Path, event: str, part: str, program: str
