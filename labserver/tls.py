@@ -54,7 +54,7 @@ def certificates(folder: Path, hostname: str) -> Tls:
     notice = ""
     try:
         if files.exists(ca) or files.exists(chain):
-            return _pair(ca, chain)
+            return _pair(ca, chain, hostname)
     except _NotOurs as why:
         names = " and ".join(files.set_aside((ca, chain), "aside"))
         notice = (
@@ -66,7 +66,7 @@ def certificates(folder: Path, hostname: str) -> Tls:
     return Tls(server, client, ca, notice)
 
 
-def _pair(ca: Path, chain: Path) -> Tls:
+def _pair(ca: Path, chain: Path, hostname: str) -> Tls:
     """The pair that is there. Raises `_NotOurs`."""
     for path in (ca, chain):
         if not files.exists(path):
@@ -82,9 +82,13 @@ def _pair(ca: Path, chain: Path) -> Tls:
     if [_name(authority) for authority in client.get_ca_certs()] != [_AUTHORITY]:
         raise _NotOurs("the lab didn't make them")
     try:
-        _shake_hands(server, client)
+        _shake_hands(server, client, "localhost")
     except ssl.SSLError as error:
         raise _NotOurs("they don't belong together, or are out of date") from error
+    try:
+        _shake_hands(server, client, hostname)
+    except ssl.SSLError as error:
+        raise _NotOurs(f"they don't name {hostname}") from error
     return Tls(server, client, ca)
 
 
@@ -101,11 +105,11 @@ def _name(authority: Mapping[str, Any]) -> tuple[str, str]:
     return parts.get("organizationName", ""), parts.get("organizationalUnitName", "")
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Try the two out in memory. Raises `ssl.SSLError` where they don't accept each other."""
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    """Try the two out in memory. Raises `ssl.SSLError` where the client refuses that name."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        client.wrap_bio(to_client, to_server, server_hostname=name),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
     while ends:

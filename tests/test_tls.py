@@ -100,3 +100,14 @@ def test_only_the_owner_can_read_the_servers_key(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         certificates(tmp_path / "missing", "lab.example")
+
+
+@pytest.mark.parametrize("name", ["mx.shop.example", "lab.example.org", "xn--bcher-kva.example"])
+def test_certificates_of_another_name_make_room_for_new_ones(tmp_path: Path, name: str) -> None:
+    certificates(tmp_path, "lab.example")
+    kept = (tmp_path / "ca.pem").read_bytes()
+    made = certificates(tmp_path, name)
+    handshake(made.server, made.client, name)
+    assert f"they don't name {name}" in made.notice
+    assert (tmp_path / "ca.pem.aside-1").read_bytes() == kept
+    assert certificates(tmp_path, name).notice == ""
