@@ -680,3 +680,40 @@ def test_bounds_of_what_is_looked_at_hold() -> None:
     assert len(log.sessions) == 3000
     assert any("first 3,000 dialogues" in run.why for run in log.unread)
     assert one(mail(WORDS["qmail"][0]) + "word " * 100_000)[0] == BOB
+
+
+@pytest.mark.parametrize(
+    "stranger", ["To: carl@shop.example\nSubject: order", "postmaster@mx.example:"]
+)
+def test_another_address_in_the_words_is_no_recipient(stranger: str) -> None:
+    body = (
+        f"Your message\n\n{stranger}\n\ndid not reach the following recipient(s):\n\n"
+        "bob@customer.example on Mon, 5 Jan 2026 10:00:00 +0000\n    550 5.1.1 no such user\n"
+    )
+    assert one(mail(body)) == UNKNOWN
+
+
+def test_a_reply_of_several_lines_is_taken_whole_from_the_transcript() -> None:
+    words = """
+           ----- Transcript of session follows -----
+        ... while talking to mx.customer.example.:
+        >>> DATA
+        <<< 550-5.1.1 no such user
+        <<< 550 5.1.1 at all
+        554 5.0.0 Service unavailable
+    """
+    fields = FIELDS.replace("550 5.1.1", "550-5.1.1")
+    (session,) = read_log(report(fields, words)).sessions
+    assert [line.data for line in session.lines[-3:]] == [
+        b"DATA\r\n",
+        b"550-5.1.1 no such user\r\n",
+        b"550 5.1.1 at all\r\n",
+    ]
+
+
+def test_quoting_programs_marks_are_no_part_of_a_reply() -> None:
+    for before, after in (("(", ")"), ("[", "]"), ("'", "'"), ('"', '"')):
+        fields = FIELDS.replace(
+            "smtp; 550 5.1.1 no such user", f"x; {before}550 5.1.1 no such user{after}"
+        )
+        assert one(report(fields)) == UNKNOWN

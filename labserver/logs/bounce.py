@@ -93,7 +93,7 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
     if name is not None:
         return _no_bounce(rows, mail, name, certain=True)
     reported = list(event.failures) if event else _reported(mail)
-    failed = [one for one in reported if one.action not in (*_ARRIVED, "delayed")]
+    failed = [one for one in reported if one.action != "delayed" and not _arrived(one)]
     delayed = [one for one in reported if one.action == "delayed"]
     if reported and not failed and not delayed:
         return _no_bounce(rows, mail, named.DELIVERED, certain=True)
@@ -112,7 +112,10 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
         failed = told
     said = words.exchanges(own)
     for failure in (*failed, *delayed):
-        failure.stage = words.stage_of(failure.reply, failure.recipient, said) or failure.stage
+        if one := words.exchange_of(failure.reply, failure.recipient, said):
+            failure.stage = one.stage
+            if one.reply.startswith(failure.reply):
+                failure.reply = one.reply
     return Reading(
         BOUNCE if failed or not delayed else DELAY,
         tuple(_events(rows, failed, delayed, _returned(mail, own), mail)),
@@ -126,6 +129,10 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
 def _no_bounce(rows: Sequence[str], mail: Letter, name: named.Name, certain: bool) -> Reading:
     asides = (Aside(n, name.sentence) for n in range(1, len(rows) + 1))
     return Reading(name.kind, tuple(asides), certain, mail.body, weight=0, says_why=False)
+
+
+def _arrived(failure: Failure) -> bool:
+    return failure.action in _ARRIVED or (not failure.action and failure.status.startswith("2."))
 
 
 def _reported(mail: Letter) -> list[Failure]:

@@ -276,9 +276,9 @@ _QUOTED = re.compile(r"(?!>{3,4} [A-Z])>(?: ?>){0,19}(?: |$)")
 
 def _plain(row: str, charset: str) -> str:
     """A row of seven bits that shifts to other letters, as ISO-2022-JP does."""
-    if not row.isascii() or not charset or ("\x1b" not in row and "7" not in charset):
+    if not row.isascii() or ("\x1b" not in row and "utf-7" not in charset.lower()):
         return row
-    return _decoded(row.encode(), charset)
+    return _decoded(row.encode(), charset or "iso-2022-jp")
 
 
 def _decoded(octets: bytes, charset: str) -> str:

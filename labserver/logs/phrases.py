@@ -141,8 +141,9 @@ def _trimmed(reply: str) -> str:
     if rest[:1] in (":", ";", ",") or (rest and not rest.strip("\"')]}.,;:")):
         rest = rest.lstrip(":;, \"')]}.")
         rest = f" {rest}" if rest else ""
-    if rest.endswith(")") and rest.count(")") > rest.count("("):
-        rest = rest[:-1]
+    for opened, closed in ("()", "[]"):
+        if rest.endswith(closed) and rest.count(closed) > rest.count(opened):
+            rest = rest[:-1]
     # What quoted the reply may have put marks around it.
     for mark in "'\"":
         if rest.endswith(mark) and rest.count(mark) % 2:

@@ -24,7 +24,7 @@ from labserver.logs.phrases import (
 )
 from labserver.logs.report import Failure
 
-__all__ = ["exchanges", "failures", "stage_of", "told", "written"]
+__all__ = ["exchange_of", "exchanges", "failures", "told", "written"]
 
 _MOST_LINES = 2000
 _MOST_CHARACTERS = 60_000
@@ -80,7 +80,9 @@ def failures(
     for strictness, but in passes if anywhere else passes[:3]:
         seen: set[str] = set()
         for at, line in enumerate(lines):
-            address = _begun(line.text, strictness, named, but)
+            address = (
+                "" if _repeats_header(lines, at) else _begun(line.text, strictness, named, but)
+            )
             if address and address.lower() not in seen and len(begins) < _MOST_RECIPIENTS:
                 seen.add(address.lower())
                 begins[at] = address
@@ -106,6 +108,15 @@ def failures(
     return found
 
 
+def _repeats_header(lines: Sequence[Line], at: int) -> bool:
+    """Whether a line is the To or Cc of a header that the words repeat."""
+    beside = (*lines[max(0, at - 1) : at], *lines[at + 1 : at + 2])
+    return bool(_TO.match(lines[at].text)) and any(_HEADERS.match(line.text) for line in beside)
+
+
+_TO = re.compile(r"\s{0,8}(?:to|cc)\s{0,4}:", re.I)
+
+
 def _shared(found: Sequence[Failure]) -> None:
     """Where addresses stand right below one another, the reply below the last is all theirs."""
     for failure, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
@@ -122,7 +133,9 @@ def _begun(text: str, strictness: int, named: Collection[str], others: Collectio
         return ""
     if named:
         return next((one for one in found if one.lower() in named), "")
-    found = [one for one in found if one.lower() not in others]
+    found = [
+        one for one in found if one.lower() not in others and not one.lower().startswith(_SERVERS)
+    ]
     if not found:
         return ""
     if strictness < 3:
@@ -141,6 +154,7 @@ def _begun(text: str, strictness: int, named: Collection[str], others: Collectio
     return ""
 
 
+_SERVERS = ("postmaster@", "mailer-daemon@", "abuse@")
 _ADVICE = re.compile(
     r"\b(?:try|contact|help|questions?|visit|support|instead|emailing|reply to|write to|"
     r"postmaster@|abuse@|unsubscribe)\b",
@@ -198,7 +212,7 @@ def exchanges(lines: Sequence[Line]) -> list[Exchange]:
     """What was said to a server, `>>>` and `<<<` before each line."""
     found: list[Exchange] = []
     stage, recipient = "", ""
-    for line in lines:
+    for at, line in enumerate(lines):
         text = line.text.strip()
         if _TALKING.match(text):
             stage, recipient = "greeting", ""
@@ -206,20 +220,21 @@ def exchanges(lines: Sequence[Line]) -> list[Exchange]:
             stage = stage_in(text)
             recipient = next(iter(addresses_in(text)), "") if stage == "RCPT" else ""
         elif text.startswith("<<<") and stage and (reply := reply_in(text[3:])):
-            found.append(Exchange(stage, recipient, reply))
+            whole = _whole(reply, lines[at + 1 : at + 1 + _MOST_FOLDED], text)
+            found.append(Exchange(stage, recipient, whole))
     return found
 
 
 _TALKING = re.compile(r"(?:\.\.\. )?while talking to ", re.I)
 
 
-def stage_of(reply: str, recipient: str, said: Sequence[Exchange]) -> str:
-    """What a reply answered, by the exchanges that a bounce repeats."""
+def exchange_of(reply: str, recipient: str, said: Sequence[Exchange]) -> Exchange | None:
+    """The exchange in which a reply was given, by those that a bounce repeats."""
     for one in said:
         if one.reply[:40] == reply[:40] and one.recipient in ("", recipient):
-            return one.stage
-    codes = {one.stage for one in said if one.reply[:3] == reply[:3]}
-    return codes.pop() if len(codes) == 1 else ""
+            return one
+    alike = [one for one in said if one.reply[:3] == reply[:3]]
+    return alike[0] if len({one.stage for one in alike}) == 1 else None
 
 
 def _behind(text: str, recipient: str) -> str:
@@ -235,6 +250,7 @@ def _near(lines: Sequence[Line], at: int) -> str:
     return " ".join(line.text.strip() for line in lines[max(0, at - 2) : at + _MOST_FOLDED])
 
 
+_REPLY = re.compile(r"[2-5]\d\d[ -]")
 _STOPS = re.compile(r"--|>>>|==|giving up on |i'm not going to try|this message has been in", re.I)
 
 
@@ -248,6 +264,8 @@ def _whole(reply: str, below: Sequence[Line], text: str) -> str:
             break
         more = more.removeprefix("<<<").strip()
         if not more or _STOPS.match(more) or returned_begins(line.text):
+            break
+        if _REPLY.match(more) and reply[3:4] != "-":
             break
         if ADDRESS.match(more.lstrip("<")) and more.rstrip().endswith((":", ">")):
             break
