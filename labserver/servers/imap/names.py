@@ -20,6 +20,7 @@ from labserver.servers.imap.atoms import AString, Buffer, Refused
 
 DELIMITER = "/"
 _LONGEST_NAME = 255
+_INBOX = re.compile(r"INBOX", re.IGNORECASE | re.ASCII)
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 _TO_SHIFT = re.compile(r"&|[^ -~]+")
 _CONTROLS = re.compile(r"[^ -~]+")
@@ -43,6 +44,10 @@ class MailboxName(Mailbox):
     INBOX is INBOX in any letter case, where it is a name's first level as well.
     """
 
+    def __init__(self, name: str) -> None:
+        super().__init__("")  # pymap takes more than ASCII's letters for those of INBOX
+        self.mailbox = name
+
     @classmethod
     def parse(cls, buf: Buffer, params: Params) -> tuple[MailboxName, Buffer]:
         name, after = AString.parse(buf, params)
@@ -56,7 +61,7 @@ class MailboxName(Mailbox):
 def with_inbox(name: str) -> str:
     """The same name, with INBOX as its first level in capitals."""
     first, delimiter, rest = name.partition(DELIMITER)
-    return f"INBOX{delimiter}{rest}" if first.upper() == "INBOX" else name
+    return f"INBOX{delimiter}{rest}" if _INBOX.fullmatch(first) else name
 
 
 def encoded(name: str) -> bytes:
