@@ -1,7 +1,8 @@
 """A session as JSON, and back.
 
 What is read may have been written by anybody: each value is checked, and each size has its bound.
-Octets stand as text of the same length, one character (U+0000 to U+00FF) for each.
+A session is read line by line, so what is refused has cost no more memory than the lines before
+it. Octets stand as text of the same length, one character (U+0000 to U+00FF) for each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar, get_args
 
@@ -38,6 +39,23 @@ _T = TypeVar("_T")
 _LISTENER = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _TLS = re.compile(r"(?:TLSv1(?:\.[0-3])?)?")
 _LONGEST_ENDING = 200
+
+_GAP = r"[ \t\n\r]*+"
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_WORD = r"[-+.0-9A-Za-z]{1,400}+"
+_PLAIN = rf"{_GAP}(?:{_STRING}|{_WORD}){_GAP}"
+_SMALL = rf"{_GAP}(?:\[(?:{_PLAIN}(?:,{_PLAIN}){{0,7}}+)?+\]|\{{\}}){_GAP}"
+_FIELD = rf"{_GAP}{_STRING}{_GAP}:(?:{_PLAIN}|{_SMALL})"
+_OBJECT = rf"\{{{_FIELD}(?:,{_FIELD}){{0,15}}+\}}"
+_LIST = rf"\[{_GAP}(?:{_OBJECT}{_GAP}(?:,{_GAP}{_OBJECT}{_GAP})*+)?+\]"
+_MEMBER = re.compile(
+    rf"{_GAP}(?P<name>{_STRING}){_GAP}:{_GAP}"
+    rf"(?P<value>{_STRING}|{_WORD}|{_OBJECT}|(?P<list>{_LIST})|{_SMALL}){_GAP}(?P<then>[,}}])",
+    re.DOTALL,
+)
+_EACH = re.compile(_OBJECT, re.DOTALL)
+_MOST_MEMBERS = 32
+"""Of a session."""
 
 
 def to_json(session: Session, *, reveal: bool = False) -> str:
@@ -89,21 +107,18 @@ def from_json(text: str) -> Session:
         raise ValueError(
             f"This JSON has {len(text):,} characters; a session has at most {MOST_CHARACTERS:,}."
         )
-    try:
-        values = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ValueError("This is no JSON; give what session.to_json() wrote.") from None
-    fields = _Fields(values, "the session")
+    fields = _Fields(_members(text), "the session")
     if fields.take("format", str) != FORMAT:
         raise ValueError("This JSON holds no session; give what session.to_json() wrote.")
     version = fields.take("version", int)
     if version != VERSION:
+        told = f"version {version}" if 0 < version < 1000 else "a version that there is not"
         raise ValueError(
-            f"This session is written in version {version}, and only {VERSION} can be read; "
+            f"This session is written in {told}, and only {VERSION} can be read; "
             "write it anew with the labserver that is used here."
         )
-    lines = tuple(_each("line", fields.take("lines", list), _line))
-    records = tuple(_each("record", fields.take("records", list), _record))
+    lines = tuple(_each("line", fields.objects("lines"), _line))
+    records = tuple(_each("record", fields.objects("records"), _record))
     return Session(
         number=fields.number("number"),
         protocol=fields.one_of("protocol", get_args(ProtocolName)),
@@ -117,6 +132,43 @@ def from_json(text: str) -> Session:
         ending=_ending(fields),
         dropped=fields.number("dropped"),
     )
+
+
+class _Objects:
+    """A list of objects that is not read yet."""
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        self._text, self._span = text, (start, end)
+
+    def __iter__(self) -> Iterator[object]:
+        return (_value(match[0]) for match in _EACH.finditer(self._text, *self._span))
+
+
+def _members(text: str) -> dict[str, object]:
+    """The members of the one object that the text is; lists are looked over, and not read yet.
+
+    Raises ValueError for what has another shape than a session, before it makes anything of it.
+    """
+    found: dict[str, object] = {}
+    at = re.match(rf"{_GAP}\{{", text)
+    for _ in range(_MOST_MEMBERS):
+        member = _MEMBER.match(text, at.end()) if at else None
+        if member is None:
+            break
+        start, end = member.span("list")
+        value = _value(member["value"]) if start < 0 else _Objects(text, start, end)
+        found[str(_value(member["name"]))] = value
+        if member["then"] == "}" and not text[member.end() :].strip(" \t\n\r"):
+            return found
+        at = member if member["then"] == "," else None
+    raise ValueError("This is no session in JSON; give what session.to_json() wrote.")
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        raise ValueError("This is no JSON; give what session.to_json() wrote.") from None
 
 
 class _Fields:
@@ -141,6 +193,12 @@ class _Fields:
         if name not in self._values:
             raise self.wrong(name, "there")
         return self._values[name]
+
+    def objects(self, name: str) -> _Objects:
+        value = self.any(name)
+        if not isinstance(value, _Objects):
+            raise self.wrong(name, "a list of objects")
+        return value
 
     def number(self, name: str) -> int:
         value = self.take(name, int)
@@ -179,7 +237,6 @@ _KINDS: Mapping[type, str] = {
     str: "text",
     int: "a whole number",
     bool: "true or false",
-    list: "a list",
 }
 
 
@@ -187,10 +244,11 @@ def _no_constant(name: str) -> object:
     raise ValueError(name)
 
 
-def _each(what: str, values: list[Any], read: Callable[[_Fields], _T]) -> list[_T]:
-    if len(values) > MOST_LINES:
-        raise ValueError(f"This JSON has {len(values):,} {what}s; at most {MOST_LINES:,} are read.")
-    return [read(_Fields(value, f"{what} {number}")) for number, value in enumerate(values, 1)]
+def _each(what: str, objects: _Objects, read: Callable[[_Fields], _T]) -> Iterator[_T]:
+    for number, value in enumerate(objects, 1):
+        if number > MOST_LINES:
+            raise ValueError(f"This JSON has more than {MOST_LINES:,} {what}s.")
+        yield read(_Fields(value, f"{what} {number}"))
 
 
 def _line(fields: _Fields) -> Line:
@@ -232,8 +290,8 @@ def _secret(fields: _Fields, data: bytes) -> tuple[int, int] | None:
     if span is None:
         return None
     match span:
-        case [int(start), int(end)] if 0 <= start <= end <= len(data):
-            return int(start), int(end)
+        case [start, end] if type(start) is type(end) is int and 0 <= start <= end <= len(data):
+            return start, end
     raise fields.wrong("secret", "null, or the start and the end of a part of its data")
 
 

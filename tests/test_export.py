@@ -6,6 +6,7 @@ import json
 import poplib
 import random
 import smtplib
+import tracemalloc
 from contextlib import closing
 from typing import Any
 
@@ -71,6 +72,9 @@ def test_format_and_version_are_named(recorded: Session) -> None:
         ("format", "something"),
         ("version", "1"),
         ("version", True),
+        ("version", 10**400),
+        ("version", int("9" * 4300)),
+        ("version", -1),
         ("number", -1),
         ("number", 10**400),
         ("number", 1.0),
@@ -117,6 +121,10 @@ def test_a_wrong_value_is_one_sentence(recorded: Session, name: str, value: obje
         ("secret", [-1, 2]),
         ("secret", [0, 10_000]),
         ("secret", [2, 1]),
+        ("secret", [False, True]),
+        ("secret", [0, 1.0]),
+        ("secret", [0, 1, 2]),
+        ("secret", [[]] * 9),
         ("secret", ["a", "b"]),
         ("secret", {}),
     ],
@@ -124,7 +132,8 @@ def test_a_wrong_value_is_one_sentence(recorded: Session, name: str, value: obje
 def test_a_wrong_line_is_one_sentence(recorded: Session, name: str, value: object) -> None:
     told = values(recorded)
     told["lines"][0][name] = value
-    assert "line 1" in refused(json.dumps(told))
+    sentence = refused(json.dumps(told))
+    assert "line 1" in sentence or value == [[]] * 9
     del told["lines"][0][name]
     assert "line 1" in refused(json.dumps(told))
 
@@ -146,6 +155,74 @@ def test_what_is_no_session_is_one_sentence(text: str) -> None:
 
 def test_a_text_beyond_the_bound_is_not_even_parsed() -> None:
     assert "33,554,433 characters" in refused(" " * (32 * 1024 * 1024 + 1))
+
+
+HOSTILE = {
+    "nested lists": lambda n: "[" + "[]," * n + "[]]",
+    "deep lists": lambda n: "[" * n,
+    "lists as lines": lambda n: SESSION.replace('"lines":[', '"lines":[' + "[]," * n),
+    "objects without members as lines": lambda n: SESSION.replace(
+        '"lines":[', '"lines":[' + "{}," * n
+    ),
+    "numbers as lines": lambda n: SESSION.replace('"lines":[', '"lines":[' + "1," * n),
+    "objects as lines": lambda n: SESSION.replace('"lines":[', '"lines":[' + '{"a":1},' * n),
+    "lists in a line": lambda n: SESSION.replace("null", "[" + "[]," * n + "0]"),
+    "members of a line": lambda n: SESSION.replace('"at":', '"x":0,' * n + '"at":', 1),
+    "an unknown list": lambda n: SESSION.replace('"lines":', '"x":[' + "[]," * n + '0],"lines":'),
+    "members": lambda n: "{" + "".join(f'"{i}":{i},' for i in range(n)) + '"a":1}',
+    "a number": lambda n: SESSION.replace('"version":1', '"version":' + "9" * n),
+    "a name": lambda n: SESSION.replace('"ending":""', '"ending":"' + "x" * n + '"'),
+    "escapes": lambda n: SESSION.replace('"ending":""', '"ending":"' + "\\n" * n + '"'),
+    "a string without an end": lambda n: SESSION.replace('"ending":""', '"ending":"' + "x" * n),
+}
+"""What an attacker would send, n times as much as little."""
+LINE = (
+    '{"at":0,"who":"C","kind":"command","tls":false,"octets":6,"secret":null,"data":"NOOP\\r\\n"},'
+)
+SESSION = (
+    '{"format":"labserver session","version":1,"number":1,"protocol":"SMTP","listener":"smtp",'
+    '"started":"2026-01-01T00:00:00+00:00","duration":1,"closed":true,"tls":"","ending":"",'
+    f'"dropped":0,"lines":[{LINE[:-1]}],"records":[]}}'
+)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_refused_costs_little_before_it_is(kind: str) -> None:
+    assert Session.from_json(SESSION).lines[0].data == b"NOOP\r\n"
+    for many in (100_000, 200_000, 400_000):
+        text = HOSTILE[kind](many)
+        tracemalloc.start()
+        try:
+            refused(text)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 3 * len(text) + 1_500_000, (kind, many)
+
+
+def test_too_many_lines_are_refused_and_counted() -> None:
+    text = SESSION.replace('"lines":[', '"lines":[' + LINE * 50_000)
+    assert "more than 50,000 lines" in refused(text)
+
+
+def test_a_long_session_takes_little_more_than_its_lines() -> None:
+    peaks = []
+    for many in (2_000, 4_000, 8_000):
+        text = SESSION.replace('"lines":[', '"lines":[' + LINE * many)
+        tracemalloc.start()
+        assert len(Session.from_json(text).lines) == many + 1
+        peaks.append(tracemalloc.get_traced_memory()[1] / len(text))
+        tracemalloc.stop()
+    assert max(peaks) < 5
+
+
+def test_json_may_be_written_in_any_way(recorded: Session) -> None:
+    told = values(recorded)
+    for options in ({"indent": 2}, {"sort_keys": True}, {"ensure_ascii": True}, {"indent": "\t"}):
+        text = json.dumps(told, **options)  # type: ignore[arg-type]
+        assert Session.from_json(f" \r\n{text}\n") == recorded
+    more = told | {"client": {"name": "x", "address": "y"}, "tags": ["a", 1, None], "none": {}}
+    assert Session.from_json(json.dumps(more)) == recorded
 
 
 def test_what_is_no_text_is_one_sentence() -> None:
