@@ -312,7 +312,8 @@ def store_lesson(lesson):
         raise Problem("there is no lesson notebooks/{}.".format(lesson.name), code=2)
     execute = [python_in(VENV), "-m", "nbconvert", "--to=notebook", "--execute", lesson]
     execute += ["--ExecutePreprocessor.kernel_name=python3", "--ExecutePreprocessor.timeout=120"]
-    env = environment(VENV, LABSERVER_NETWORK=None, LABSERVER_PROGRESS="memory")
+    told = {"LABSERVER_OUTPUT": "normal", "LABSERVER_PROGRESS": "memory"}
+    env = environment(VENV, LABSERVER_NETWORK=None, **told)
     with tempfile.TemporaryDirectory() as folder:
         label = "Running notebooks/" + lesson.name
         code, output = watch(label, execute + ["--output-dir=" + folder], env)

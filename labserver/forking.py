@@ -26,7 +26,7 @@ from labserver.given import expect
 from labserver.lab import ACCOUNTS, IMPLICIT_TLS, LISTENERS, Lab, LabError
 from labserver.logs import ABSENT, HIDDEN
 from labserver.network import Network
-from labserver.transcript import MASK, Line, ProtocolName, Session
+from labserver.transcript import MASK, Line, ProtocolName, Session, numbered
 
 _PATIENCE = 120.0
 """Seconds of virtual time that a client waits for an answer."""
@@ -48,29 +48,35 @@ class Fork:
     original: Session
     changed: Session
     parted_at: int | None
-    """Index of the first line that differs, in both; `None` where nothing does. Names, tags and
-    dates that the client chooses are no difference."""
+    """Number of the first line that differs, in both, from 1; `None` where nothing does. Names,
+    tags and dates that the client chooses are no difference."""
     said: bool
     """Whether the server took the changed line: not where it has closed the connection, or waits
     for something else."""
 
     def __str__(self) -> str:
-        """Both beside each other from where they part. Stable, passwords masked."""
+        return self.text()
+
+    def text(self, *, numbers: bool = False) -> str:
+        """Both beside each other from where they part, passwords masked.
+
+        With `numbers` each line has its number, from 1.
+        """
         heading = f"{self.original.protocol} on {self.original.listener}"
         unsaid = "" if self.said else "; the changed line could not be said there"
         if self.parted_at is None:
             return f"{heading}: said again, and nothing differs{unsaid}"
-        left, right = _stable(self.original), _stable(self.changed)
-        rows = [f"{heading}, parted at line {self.parted_at}{unsaid}", ""]
+        left, right = _rows(self.original, numbers), _rows(self.changed, numbers)
+        rows = [f"{heading}, parted at line {self.parted_at:,}{unsaid}", ""]
         rows += _columns(["as it was"], ["with the changed line"])
-        shared = max(0, self.parted_at - _SHARED)
+        shared = max(0, self.parted_at - 1 - _SHARED)
         if shared:
-            rows.append(f"[{shared} {'line is' if shared == 1 else 'lines are'} the same]")
+            rows.append(f"[{shared:,} {'line is' if shared == 1 else 'lines are'} the same]")
         end = shared + _MOST_ROWS
         rows += _beside(left[shared:end], right[shared:end])
         more = max(len(left), len(right)) - end
         if more > 0:
-            rows.append(f"[{more} more lines not shown]")
+            rows.append(f"[{more:,} more lines not shown]")
         endings = [_ending(self.original), _ending(self.changed)]
         if any(endings):
             rows += _columns([endings[0]], [endings[1]])
@@ -86,9 +92,10 @@ def fork(
 ) -> Fork:
     """Say a session again with one of the client's lines changed, and hear the server's answers.
 
-    `line` is an index into `session.lines`; that line is replaced by `text` (without its line
-    end), or with `insert` has it put before itself; `insert` at the number of lines puts it at
-    the end. What comes before is said as it was recorded, what comes after as far as the server
+    `line` is the number of a line, from 1, as `show(session, numbers=True)` shows it: each line of
+    a multi-line reply counts. That line is replaced by `text` (without its line end), or with
+    `insert` has it put before itself; `insert` one behind the last line puts it at the end. What
+    comes before is said as it was recorded, what comes after as far as the server
     takes it: no content where DATA is refused, no password where AUTH is, TLS where the server is
     ready for it.
 
@@ -108,9 +115,10 @@ def fork(
         raise ValueError("Give a session, such as lab.sessions[-1].")
     expect("fork(lab=…)", lab, Lab, NoneType, wanted="a lab or None")
     _check_line(session, line, insert)
-    turns = _turns(session, changed=None if insert else line)
-    waits = turns[line].waits if line < len(turns) else True
-    turns[line : line + (not insert)] = [_Turn(_changed(session, line, text, insert), waits)]
+    at = line - 1
+    turns = _turns(session, changed=None if insert else at)
+    waits = turns[at].waits if at < len(turns) else True
+    turns[at : at + (not insert)] = [_Turn(_changed(session, at, text, insert), waits)]
     earlier = _earlier(session, lab) if lab is not None else []
     began = [*earlier, session][0].started if lab is not None else None
     network = InlineNetwork()
@@ -121,7 +129,7 @@ def fork(
             changed, unsaid = _play(fresh, session, turns, began)
     finally:
         network.close()
-    return Fork(session, changed, _parting(session, changed), line not in unsaid)
+    return Fork(session, changed, _parting(session, changed), at not in unsaid)
 
 
 # -- what is to be said
@@ -129,21 +137,21 @@ def fork(
 
 def _check_line(session: Session, line: int, insert: bool) -> None:
     many = len(session.lines)
-    if type(line) is not int or not 0 <= line < many + insert:
-        last = f"its lines are 0 to {many - 1}" if many else "it has none"
-        raise ValueError(f"This session has no line {line!r}; {last}.")
-    if line < many and session.lines[line].who == "S":
-        clients = [i for i, one in enumerate(session.lines) if one.who == "C"]
+    if type(line) is not int or not 1 <= line <= many + insert:
+        last = f"its lines are 1 to {many:,}" if many else "it has none"
+        raise ValueError(f"This session has no line {line!r:.40}; {last}.")
+    if line <= many and session.lines[line - 1].who == "S":
+        clients = [i for i, one in enumerate(session.lines, 1) if one.who == "C"]
         nearest = min(clients, key=lambda i: abs(i - line), default=None)
         hint = "" if nearest is None else f", such as line {nearest}"
         raise ValueError(f"Line {line} is the server's; change one of the client's{hint}.")
 
 
-def _changed(session: Session, line: int, text: str, insert: bool) -> Line:
+def _changed(session: Session, at: int, text: str, insert: bool) -> Line:
     """The line as it is to be said."""
     if not isinstance(text, str):
         raise ValueError("Give the line as text, such as 'RCPT TO:<nobody@lab.example>'.")
-    old = session.lines[line] if line < len(session.lines) else None
+    old = session.lines[at] if at < len(session.lines) else None
     content = old is not None and old.kind == "content" and not insert
     rows = (text if content else text.removesuffix("\n")).split("\n")
     if len(rows) > 1 and not content:
@@ -171,8 +179,8 @@ def _turns(session: Session, *, changed: int | None = None) -> list[_Turn]:
             "This session's transcript isn't complete, so it can't be said again; a lab keeps "
             "more of the next one with Limits(transcript=…)."
         )
-    for number, line in enumerate(session.lines):
-        if line.who == "S" or number == changed:
+    for number, line in enumerate(session.lines, 1):
+        if line.who == "S" or number - 1 == changed:
             continue
         absent = ABSENT.encode() in line.data or line.data == f"{HIDDEN}\r\n".encode()
         if absent or (line.shortened and not line.data):
@@ -541,41 +549,45 @@ _EARS: dict[ProtocolName, type[_Ear]] = {"SMTP": _SmtpEar, "POP3": _Pop3Ear, "IM
 # -- the two beside each other
 
 
-def _stable(session: Session) -> list[str]:
-    """Each line as it is compared and shown."""
+class _Row(NamedTuple):
+    """A line as it is compared, and as it is shown."""
+
+    normal: str
+    shown: str
+
+
+def _rows(session: Session, numbers: bool = False) -> list[_Row]:
+    label = numbered(len(session.lines) if numbers else 0)
+    shown = session.texts(longest=_LONGEST)
     return [
-        f"{line.who}: {''.join(piece.stable for piece in pieces)}"
-        for line, pieces in zip(session.lines, session.pieces(), strict=True)
+        _Row(f"{line.tls} {line.who}: {normal}", f"{label(number)}{line.who}: {text}")
+        for number, (line, normal, text) in enumerate(
+            zip(session.lines, session.texts("normal"), shown, strict=True), 1
+        )
     ]
 
 
 def _short(row: str) -> str:
-    """A message as its first lines, a very long line as its beginning."""
-    rows = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}…" for one in row.split("\n")]
-    more = [f"[{len(rows) - _BODY_LINES} more lines]"] if len(rows) > _BODY_LINES else []
+    """A message as its first lines."""
+    rows = row.split("\n")
+    more = [f"[{len(rows) - _BODY_LINES:,} more lines]"] if len(rows) > _BODY_LINES else []
     return "\n   ".join([*rows[:_BODY_LINES], *more])
 
 
 def _parting(one: Session, other: Session) -> int | None:
-    left, right = (
-        [(line.tls, shown) for line, shown in zip(each.lines, _stable(each), strict=True)]
-        for each in (one, other)
-    )
-    for index, (a, b) in enumerate(zip_longest(left, right)):
-        if a != b:
-            return index
-    return None if one.ending == other.ending else len(left)
+    left, right = _rows(one), _rows(other)
+    for number, (a, b) in enumerate(zip_longest(left, right), 1):
+        if a is None or b is None or a.normal != b.normal:
+            return number
+    return None if one.ending == other.ending else len(left) + 1
 
 
-def _beside(left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
+def _beside(left: Sequence[_Row], right: Sequence[_Row]) -> Iterator[str]:
     """What is the same on one row; what differs, each on its side."""
-    for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        if tag == "equal":
-            for row in left[a:b]:
-                yield from _columns([row], [row])
-        else:
-            for one, other in zip_longest(left[a:b], right[c:d], fillvalue=""):
-                yield from _columns([one], [other])
+    keys = [[row.normal for row in rows] for rows in (left, right)]
+    for _, a, b, c, d in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
+        for one, other in zip_longest(left[a:b], right[c:d]):
+            yield from _columns([one.shown if one else ""], [other.shown if other else ""])
 
 
 def _columns(left: Sequence[str], right: Sequence[str]) -> list[str]:

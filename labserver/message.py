@@ -9,11 +9,12 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy, Policy
 from typing import Any
 
+from labserver import normal_form
 from labserver.charsets import IDENTITY, decoded, unstructured
 from labserver.fields import texts_of, unfolded
 from labserver.given import expect
 from labserver.mime import Part
-from labserver.transcript import readable, stable
+from labserver.transcript import readable
 
 _LONGEST_DECODED = 64 * 1024
 """Octets of a field that is decoded; a longer one is given as it came."""
@@ -140,7 +141,7 @@ class Message:
             row = self.octets[start : min(line_end, start + _LONGEST_LINE)]
             more = line_end - start - len(row)
             text = readable(row if more else row.removesuffix(b"\r"))
-            rows.append(stable(text) + (f"… ({more:,} more octets)" if more else ""))
+            rows.append(normal_form.shown(text) + (f"… ({more:,} more octets)" if more else ""))
             start = line_end + 1
         if start <= end:
             more = self.octets.count(b"\n", start, end) + 1

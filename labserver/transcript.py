@@ -1,24 +1,29 @@
-"""What was said: a session as plain data, and its stable text.
+"""What was said: a session as plain data, and as text.
 
 A `Session` is a frozen picture of one connection: its `lines` (the dialogue in plaintext) and
 its `records` (what really crossed the wire). Nothing here does I/O or knows what a line means:
-cutting octets into lines is `dialogue.py`, meaning is `catalog.py`, recording is
-`network/recorder.py`.
+cutting octets into lines is `dialogue.py`, meaning is `catalog/`, recording is
+`network/recorder.py`, and the form in which lessons store their outputs is `normal_form.py`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from labserver import normal_form
 
 Side = Literal["C", "S"]
 """Who spoke: the client (`C`) or the server (`S`)."""
 
 ProtocolName = Literal["SMTP", "POP3", "IMAP"]
+
+Form = Literal["shown", "said", "normal"]
+"""`said`: what was said, to the octet. `normal`: without what differs from run to run. `shown`:
+what was said, or the normal form where `normal_form.wanted()`."""
 
 LineKind = Literal["command", "reply", "credentials", "content", "end"]
 """What a line is in the dialogue.
@@ -44,6 +49,11 @@ is missing here, is the catalog's to say."""
 
 MASK = "••••••••••••"
 """Stands for a secret, always as long, so that its length tells nothing."""
+
+_LONGEST = 10_000
+"""Characters of a line that are printed."""
+_MANY_ROWS: Collection[LineKind] = ("content", "credentials")
+"""Kinds of lines that may hold line ends."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,13 +104,6 @@ class Record:
         return f"<{self.who}: {self.type}, {self.octets} octets>"
 
 
-class Piece(NamedTuple):
-    """A part of a shown line: as it was, and as it is shown where texts are compared."""
-
-    exact: str
-    stable: str
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Session:
     """One connection from its first octet to its last (or to now, while it is open)."""
@@ -133,35 +136,53 @@ class Session:
         """Octets on the wire, of one side or of both; TLS counted as it travelled."""
         return sum(record.octets for record in self.records if who in (None, record.who))
 
-    def pieces(
-        self, *, reveal: bool = False, body_lines: int | None = None
-    ) -> tuple[tuple[Piece, ...], ...]:
-        """For each line its shown parts, secrets masked unless `reveal` is set.
+    def texts(
+        self,
+        form: Form = "shown",
+        *,
+        reveal: bool = False,
+        body_lines: int | None = None,
+        longest: int | None = None,
+    ) -> tuple[str, ...]:
+        """Each line as text without its line end; secrets masked unless `reveal` is set.
 
-        Of message content at most `body_lines` lines are given, if that is set.
-
-        What differs from run to run (a client's name and tags, the case of verbs, dates) has a
-        stable form beside the exact one. Line ends other than CRLF are made visible.
+        Line ends other than CRLF, and whatever could disturb a screen, are escaped. Of message
+        content at most `body_lines` lines are given, of each line at most `longest` characters;
+        a line that is cut says how many octets are left out.
         """
-        tags: dict[str, str] = {}
-        return tuple(_pieces(self, line, tags, reveal, body_lines) for line in self.lines)
+        said = (_said(line, reveal, body_lines, longest) for line in self.lines)
+        if form == "said" or (form == "shown" and not normal_form.wanted()):
+            return tuple(said)
+        verbs = VERBS.get(self.protocol, frozenset())
+        lines = zip((line.kind for line in self.lines), said, strict=True)
+        return tuple(normal_form.of_lines(self.protocol, verbs, lines))
 
-    def text(self, *, reveal: bool = False, exact: bool = False, body_lines: int = 40) -> str:
-        """The dialogue as text, `C:` and `S:` before each line.
+    def text(
+        self,
+        *,
+        reveal: bool = False,
+        exact: bool = False,
+        numbers: bool = False,
+        body_lines: int = 40,
+    ) -> str:
+        """The dialogue as text, `C:` and `S:` before each line: what was said, passwords masked.
 
-        Stable by default: the same dialogue gives the same text on any machine. `exact` shows
-        client-chosen names, tags and dates as they were; `reveal` shows passwords; of message
-        content at most `body_lines` lines are shown.
+        `numbers` puts each line's number, from 1, before it; `reveal` shows passwords. Of message
+        content at most `body_lines` lines are shown, of a line at most 10,000 characters, and
+        what is left out is counted. `exact` shows what was said even where LABSERVER_OUTPUT asks
+        for the normal form.
         """
         rows = [f"{self.protocol} on {self.listener}"]
         tls = False
-        for line, pieces in zip(
-            self.lines, self.pieces(reveal=reveal, body_lines=body_lines), strict=True
-        ):
+        shown = self.texts(
+            "said" if exact else "shown", reveal=reveal, body_lines=body_lines, longest=_LONGEST
+        )
+        label = numbered(len(shown) if numbers else 0)
+        for number, (line, text) in enumerate(zip(self.lines, shown, strict=True), 1):
             if line.tls and not tls:
                 rows.append("-- TLS from here on --")
                 tls = True
-            rows += rows_of(line, pieces, exact=exact, body_lines=body_lines)
+            rows += rows_of(line, text, body_lines=body_lines, label=label(number))
         rows += [f"-- {note} --" for note in self.notes]
         return "\n".join(rows)
 
@@ -198,27 +219,79 @@ class Session:
         return f"<Session {self.number}: {self.protocol} on {self.listener}, {state}>"
 
 
-def readable(data: bytes) -> str:
-    """Octets as text that can't disturb a screen: UTF-8 where it is, escapes for the rest."""
+def readable(data: bytes, most: int | None = None) -> str:
+    """Octets as text that can't disturb a screen: UTF-8 where it is, escapes for the rest.
+
+    The text has at most `most` characters, if that is set; one that is cut says how many octets
+    are left out.
+    """
+    if most is None:
+        return _readable(data)
+    if len(data) <= 4 * most and len(whole := _readable(data)) <= most:
+        return whole
+    room = max(most - len(_more(len(data))), 1)
+    end = min(4 * room, len(data) - 1)
+    while True:
+        for back in range(min(end, 4)):
+            if data[end - back] & 0xC0 != 0x80:
+                end -= back  # else it would cut through a character
+                break
+        text = _readable(data[:end])
+        if len(text) <= room:
+            return f"{text}{_more(len(data) - end)}"
+        end = min(end * room // len(text), end - 1)
+
+
+def numbered(many: int) -> Callable[[int], str]:
+    """What stands before a line of that number, as wide as for so many lines; nothing for 0."""
+    width = len(str(many))
+    return lambda number: f"{number:>{width}} " if many else ""
+
+
+def rows_of(line: Line, shown: str, *, body_lines: int = 40, label: str = "") -> list[str]:
+    """A line as rows of text, `C:` or `S:` before each; only message content has many.
+
+    `label` stands before the first of them.
+    """
+    rows = shown.split("\n")[:body_lines] if line.kind in _MANY_ROWS else [shown]
+    blank = " " * len(label)
+    labels = [label, *[blank] * len(rows)]
+    out = [
+        f"{before}{line.who}: {row}" if row else f"{before}{line.who}:"
+        for before, row in zip(labels, rows, strict=False)
+    ]
+    if line.kind not in _MANY_ROWS:
+        return out
+    if len(rows) == body_lines < line.text_lines:
+        more = line.text_lines - body_lines
+        out.append(f"{blank}   [{more:,} more lines of this message not shown]")
+    if line.shortened:
+        kept = len(line.data)
+        out.append(
+            f"{blank}   [{line.octets:,} octets in all; the transcript keeps the first {kept:,}]"
+        )
+    return out
+
+
+class _Escapes(dict[int, str]):
+    """For each character what is shown of it, found when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        escaped = character.encode("unicode_escape").decode()
+        self[code] = shown = character if character.isprintable() else escaped
+        return shown
+
+
+def _readable(data: bytes) -> str:
     text = data.decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text.translate(_Escapes())
 
 
-def stable(text: str) -> str:
-    """The text with dates, random boundaries and the like replaced by what never changes."""
-    return "".join(piece.stable for piece in machine_made(text))
-
-
-def rows_of(
-    line: Line, pieces: tuple[Piece, ...], *, exact: bool = False, body_lines: int = 40
-) -> list[str]:
-    """A line as rows of text, `C:` or `S:` before each; only message content has many."""
-    shown = "".join(piece.exact if exact else piece.stable for piece in pieces)
-    if line.kind == "content" or "\n" in shown:
-        return _body(line, shown, body_lines)
-    return [f"{line.who}: {shown}".rstrip()]
+def _more(octets: int) -> str:
+    return f" … {octets:,} octet{'' if octets == 1 else 's'} more"
 
 
 def _masked(line: Line) -> bytes:
@@ -228,65 +301,15 @@ def _masked(line: Line) -> bytes:
     return line.data[:start] + MASK.encode() + line.data[end:]
 
 
-def _body(line: Line, shown: str, body_lines: int) -> list[str]:
-    """Message content as rows, shortened where it is long."""
-    rows = shown.split("\n")
-    out = [f"{line.who}: {row}".rstrip() for row in rows[:body_lines]]
-    if line.text_lines > body_lines:
-        out.append(f"   [{line.text_lines - body_lines} more lines of this message not shown]")
-    if line.shortened:
-        kept = len(line.data)
-        out.append(f"   [{line.octets:,} octets in all; the transcript keeps the first {kept:,}]")
-    return out
-
-
-_DATE = (
-    r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), )?\d{1,2} "
-    r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d(?::\d\d)? "
-    r"(?:[+-]\d{4}|GMT)"
-)
-_IMAP_DATE = r"[ \d]\d-[A-Z][a-z]{2}-\d{4} \d\d:\d\d:\d\d [+-]\d{4}"
-_MACHINE = re.compile(
-    rf"(?P<date>{_DATE}|{_IMAP_DATE})"
-    r"|(?P<boundary>={15}\d+==)"
-    r"|(?<=Message-ID: )(?P<msgid><[^>\s]+>)"
-    r"|(?<=Received: from )(?P<name>\S+)",
-    re.IGNORECASE,
-)
-_STABLE = {
-    "date": "(date)",
-    "boundary": "(boundary)",
-    "msgid": "<(message id)>",
-    "name": "client.example",
-}
-_COMMAND = {
-    # verb, what follows it as far as its case is the client's own choice, the rest
-    "SMTP": re.compile(r"(?P<verb>(?:MAIL|RCPT) +(?:FROM|TO):|[A-Z]+)(?P<rest>.*)", re.I | re.S),
-    "POP3": re.compile(r"(?P<verb>[A-Z]+)(?P<rest>.*)", re.I | re.S),
-    "IMAP": re.compile(
-        r"(?P<tag>[^\s()*+{%\"\\]+) (?P<verb>(?:UID )?[A-Z]+)(?P<rest>.*)", re.I | re.S
-    ),
-}
-
-
-def _pieces(
-    session: Session, line: Line, tags: dict[str, str], reveal: bool, body_lines: int | None
-) -> tuple[Piece, ...]:
+def _said(line: Line, reveal: bool, body_lines: int | None, longest: int | None) -> str:
+    """A line as it was said; message content has a row for each of its lines."""
     raw = line.data if reveal else _masked(line)
-    if line.kind == "content" and body_lines is not None:
+    if line.kind not in _MANY_ROWS:
+        return readable(raw.removesuffix(b"\r\n"), longest)
+    if body_lines is not None:
         raw = _first_lines(raw, body_lines)
-    if line.kind in ("content", "credentials") and b"\r\n" in raw:
-        *rows, last = raw.split(b"\r\n")
-        text = "\n".join(map(readable, rows if not last else [*rows, last]))
-    elif raw.endswith(b"\r\n"):
-        text = readable(raw[:-2])
-    else:
-        text = readable(raw)
-    if line.kind == "command":
-        return _command(session.protocol, text, tags)
-    if line.kind == "reply":
-        return _reply(session.protocol, text, tags)
-    return machine_made(text)
+    rows = raw.removesuffix(b"\r\n").split(b"\r\n")
+    return "\n".join(readable(row, longest) for row in rows)
 
 
 def _first_lines(data: bytes, most: int) -> bytes:
@@ -296,41 +319,3 @@ def _first_lines(data: bytes, most: int) -> bytes:
         if end < 2:
             return data
     return data[:end]
-
-
-def _command(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[Piece, ...]:
-    match = _COMMAND[protocol].fullmatch(text)
-    if match is None:
-        return (Piece(text, text),)
-    verb, rest = match["verb"], match["rest"]
-    if protocol != "IMAP" and verb.upper().split()[0] not in VERBS[protocol]:
-        return (Piece(text, text),)
-    pieces = [Piece(verb, verb.upper())]
-    if protocol == "IMAP":
-        tag = match["tag"]
-        pieces = [Piece(tag, tags.setdefault(tag, f"a{len(tags) + 1}")), Piece(" ", " "), *pieces]
-    if protocol == "SMTP":
-        if verb.upper() in ("EHLO", "HELO") and rest.strip():
-            return (*pieces, Piece(" ", " "), Piece(rest.strip(), "client.example"))
-        if verb.upper().startswith(("MAIL", "RCPT")):
-            path, gap, parameters = rest.partition("> ")
-            stable = re.sub(r"\b[A-Za-z0-9]+(?==)", lambda m: m[0].upper(), parameters)
-            return (*pieces, Piece(path + gap, path + gap), Piece(parameters, stable))
-    return (*pieces, Piece(rest, rest))
-
-
-def _reply(protocol: ProtocolName, text: str, tags: dict[str, str]) -> tuple[Piece, ...]:
-    first, gap, rest = text.partition(" ")
-    if protocol == "IMAP" and first in tags:
-        return (Piece(first, tags[first]), Piece(gap, gap), *machine_made(rest))
-    return machine_made(text)
-
-
-def machine_made(text: str) -> tuple[Piece, ...]:
-    """Cut out dates, random boundaries and the like, each with a form that stays the same."""
-    pieces, end = [], 0
-    for match in _MACHINE.finditer(text):
-        before = text[end : match.start()]
-        pieces += [Piece(before, before), Piece(match[0], _STABLE[match.lastgroup or ""])]
-        end = match.end()
-    return (*pieces, Piece(text[end:], text[end:]))

@@ -90,9 +90,8 @@ def _step(client: Client, row: str) -> None:
 def said(session: Session) -> str:
     """Commands by their verbs and replies by their codes, to compare a dialogue with another."""
     rows = []
-    for line, pieces in zip(session.lines, session.pieces(), strict=True):
+    for line, shown in zip(session.lines, session.texts("normal"), strict=True):
         if line.kind in ("command", "reply"):
-            shown = "".join(piece.stable for piece in pieces)
             word = re.split(r"[ :]", shown, maxsplit=1)[0]
             rows.append(f"{line.who}: {word}")
     return "\n".join(rows)

@@ -22,12 +22,12 @@ HOSTILE = (
 VOID = {"br", "input"}
 EVER_MADE = {
     *("style", "section", "header", "b", "span", "time", "ol", "li", "code", "br", "p", "label"),
-    *("details", "summary", "pre", "mark", "ul", "a", "var", "input", "dl", "dt", "dd"),
+    *("details", "summary", "pre", "mark", "ul", "a", "input", "dl", "dt", "dd"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "div", "i", "del", "ins"),
     *("svg", "title", "desc", "g", "path", "rect", "line", "circle", "text", "tspan"),
 }
 ATTRIBUTES = {
-    *("class", "role", "aria-label", "aria-hidden", "title", "href", "data-stable", "style"),
+    *("class", "role", "aria-label", "aria-hidden", "title", "href", "style"),
     *("tabindex", "type", "scope", "colspan", "open", "value", "start"),
     *("width", "height", "viewbox", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "rx"),
     *("fill", "stroke", "stroke-width", "text-anchor", "dx", "dy", "overflow", "transform"),
@@ -94,9 +94,3 @@ def words(view: View) -> str:
     """What a reader sees, without the style sheet."""
     shown = re.sub(r"<style>.*?</style>|<[^>]+>", " ", view.html, flags=re.DOTALL)
     return " ".join(unescape(shown).split())
-
-
-def stored(page: str) -> str:
-    """The page as a lesson stores it: without times, with what is stable for the rest."""
-    page = re.sub(r"(<time[^>]*>)[^<]*(</time>)", r"\1\2", page)
-    return re.sub(r'<var data-stable="([^"]*)">[^<]*</var>', r"\1", page)

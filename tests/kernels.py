@@ -1,4 +1,4 @@
-"""Kernels that no other check can disturb; with `-p tests.kernels` nbval starts such ones too.
+"""Kernels that no other check can disturb; notebooks/conftest.py has nbval start such ones too.
 
 A kernel is told its TCP ports before it binds them. Where other tests open sockets by the thousand
 beside it, one of those ports is now and then taken by then, and the kernel dies.
@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbval.kernel
 from jupyter_client.manager import KernelManager
 
 _folder = tempfile.TemporaryDirectory(prefix="k")  # short: a socket's path holds 100 characters
@@ -23,7 +22,3 @@ def kernel_manager(**options: Any) -> KernelManager:
         return KernelManager(**options)
     place = tempfile.mkdtemp(prefix="", dir=_folder.name)
     return KernelManager(transport="ipc", ip=str(Path(place, "k")), **options)
-
-
-def pytest_configure() -> None:
-    nbval.kernel.KernelManager = kernel_manager

@@ -70,6 +70,17 @@ def test_check_knows_its_network_and_none_other(
         assert checks.run(Check("ask", command, network=network), tmp_path / "r", None).passed == 1
 
 
+def test_outputs_are_in_normal_form_only_where_they_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABSERVER_OUTPUT", "the user's own")
+    ask = "import os, sys; sys.exit(os.environ.get('LABSERVER_OUTPUT') != {!r})"
+    for network, form in ((None, None), ("inline", "normal"), ("loopback", "normal")):
+        command = [sys.executable, "-c", ask.format(form)]
+        assert checks.run(Check("ask", command, network=network), tmp_path / "r", None).passed == 1
+    assert all(check.network for check in checks.lesson_checks(kit.VENV, kit.THIS_PYTHON))
+
+
 def test_summary_names_what_was_left_out_and_ends_with_the_totals() -> None:
     skipped = ("curl is not installed", "curl is not installed")
     results = [outcome("tests", 5, skipped=skipped), outcome("book", 1)]

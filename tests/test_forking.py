@@ -42,12 +42,12 @@ def letter() -> EmailMessage:
     return message
 
 
-def index(session: Session, begins: str) -> int:
-    """Where the client says that."""
+def number(session: Session, begins: str) -> int:
+    """Number of the line in which the client says that."""
     data = begins.encode().upper()
     return next(
         i
-        for i, line in enumerate(session.lines)
+        for i, line in enumerate(session.lines, 1)
         if line.who == "C" and line.data.upper().startswith(data)
     )
 
@@ -58,7 +58,7 @@ def codes(session: Session) -> str:
 
 
 def unchanged(session: Session, line: int) -> str:
-    return session.lines[line].data.decode().removesuffix("\r\n")
+    return session.lines[line - 1].data.decode().removesuffix("\r\n")
 
 
 def submitted(lab: Lab) -> Session:
@@ -204,11 +204,11 @@ def test_a_session_said_again_as_it_was_is_the_same(lab: Lab, converse: object) 
         client.send_message(letter())
     session: Session = converse(lab)  # type: ignore[operator]
     tried = 0
-    for line, one in enumerate(session.lines):
+    for line, one in enumerate(session.lines, 1):
         if one.who == "C":
             again = fork(session, line, unchanged(session, line), lab=lab)
             assert again.said
-            assert again.changed.text() == session.text(), again
+            assert again.changed.texts("normal") == session.texts("normal"), again
             assert again.parted_at is None
             assert again.changed.round_trips == session.round_trips
             tried += 1
@@ -220,7 +220,7 @@ def test_two_forks_are_the_same() -> None:
     with Lab(network=network) as lab:
         session = submitted(lab)
     network.close()
-    one, other = (fork(session, index(session, "RCPT"), "RCPT TO:<x@y.example>") for _ in range(2))
+    one, other = (fork(session, number(session, "RCPT"), "RCPT TO:<x@y.example>") for _ in range(2))
     assert str(one) == str(other)
     assert one.changed.lines == other.changed.lines
     assert one.changed.started == other.changed.started
@@ -231,33 +231,33 @@ def test_two_forks_are_the_same() -> None:
 
 def test_a_refused_recipient_leaves_no_message_to_send(lab: Lab) -> None:
     session = submitted(lab)
-    line = index(session, "RCPT")
+    line = number(session, "RCPT")
     other = fork(session, line, "RCPT TO:<nobody@lab.example>", lab=lab)
     assert other.parted_at == line
     assert codes(other.changed).endswith("RCPT 550 RCPT 550 DATA 503 QUIT 221")
     assert not any(one.kind in ("content", "end") for one in other.changed.lines)
     assert other.changed.listener == "submission"
-    assert all(one.tls for one in other.changed.lines[line:])
+    assert all(one.tls for one in other.changed.lines[line - 1 :])
 
 
 def test_without_starttls_the_server_takes_no_login(lab: Lab) -> None:
     session = submitted(lab)
-    other = fork(session, index(session, "STARTTLS"), "NOOP", lab=lab)
+    other = fork(session, number(session, "STARTTLS"), "NOOP", lab=lab)
     assert codes(other.changed).startswith("220 EHLO 250 NOOP 250 EHLO 250 AUTH 530")
     assert not any(one.tls for one in other.changed.lines)
 
 
 def test_a_line_can_be_put_before_another(lab: Lab) -> None:
     session = left_early(lab)
-    other = fork(session, 1, "MAIL FROM:<ana@lab.example>", insert=True)
+    other = fork(session, 2, "MAIL FROM:<ana@lab.example>", insert=True)
     assert codes(other.changed) == "220 MAIL 503 HELO 250"
-    at_the_end = fork(session, len(session.lines), "QUIT", insert=True)
+    at_the_end = fork(session, len(session.lines) + 1, "QUIT", insert=True)
     assert codes(at_the_end.changed) == "220 HELO 250 QUIT 221"
 
 
 def test_starttls_put_before_a_command_brings_tls(lab: Lab) -> None:
     session = left_early(lab)
-    other = fork(session, 1, "STARTTLS", insert=True)
+    other = fork(session, 2, "STARTTLS", insert=True)
     assert [one.tls for one in other.changed.lines] == [False, False, False, True, True], other
     assert other.changed.tls.startswith("TLSv1.")
 
@@ -289,15 +289,15 @@ def test_a_refused_login_brings_no_password(lab: Lab) -> None:
         S: 221 ...
         """,
     )
-    other = fork(session, index(session, "AUTH"), "AUTH CRAM-MD5")
+    other = fork(session, number(session, "AUTH"), "AUTH CRAM-MD5")
     assert codes(other.changed) == "220 EHLO 250 AUTH 504 QUIT 221"
-    wrong = fork(session, index(session, "YW5hLW"), "d3Jvbmc=")
+    wrong = fork(session, number(session, "YW5hLW"), "d3Jvbmc=")
     assert codes(wrong.changed) == "220 EHLO 250 AUTH 334 334 535 QUIT 221"
 
 
 def test_another_message_can_be_sent(lab: Lab) -> None:
     session = submitted(lab)
-    content = index(session, "FROM:")
+    content = number(session, "FROM:")
     other = fork(session, content, "Subject: other\n\n..stuffed", lab=lab)
     (sent,) = [one for one in other.changed.lines if one.kind == "content"]
     assert sent.data == b"Subject: other\r\n\r\n..stuffed\r\n"
@@ -308,7 +308,7 @@ def test_another_message_can_be_sent(lab: Lab) -> None:
 
 def test_a_declared_size_beyond_the_limit_is_refused(lab: Lab) -> None:
     session = submitted(lab)
-    other = fork(session, index(session, "MAIL"), f"MAIL FROM:<{ANA}> SIZE=99999999", lab=lab)
+    other = fork(session, number(session, "MAIL"), f"MAIL FROM:<{ANA}> SIZE=99999999", lab=lab)
     assert "MAIL 552" in codes(other.changed)
 
 
@@ -326,26 +326,26 @@ def test_bdat_is_said_with_its_octets(lab: Lab) -> None:
         S: 221 ...
         """.replace("C! BDAT 5 LAST\\r\\n", "C: BDAT 0 LAST"),
     )
-    assert fork(session, 1, "HELO y").parted_at is None
+    assert fork(session, 2, "HELO y").parted_at is None
 
 
 def test_pop3_mail_of_earlier_sessions_is_there(lab: Lab) -> None:
     with smtplib.SMTP(*lab.smtp) as client:
         client.send_message(letter())
     session = fetched_by_pop3(lab)
-    other = fork(session, index(session, "RETR"), "RETR 2", lab=lab)
+    other = fork(session, number(session, "RETR"), "RETR 2", lab=lab)
     retr = [one for one in other.changed.lines if one.data.startswith(b"-ERR")]
     assert len(retr) == 1
-    without = fork(session, index(session, "RETR"), "RETR 1")
-    assert b"-ERR" in without.changed.lines[index(without.changed, "RETR") + 1].data
+    without = fork(session, number(session, "RETR"), "RETR 1")
+    assert b"-ERR" in without.changed.lines[number(without.changed, "RETR")].data
 
 
 def test_imap_goes_on_with_the_literals_the_server_takes(lab: Lab) -> None:
     session = idled_by_imap(lab)
-    gone = fork(session, index(session, "x2 CREATE"), "x2 NOOP", lab=lab)
+    gone = fork(session, number(session, "x2 CREATE"), "x2 NOOP", lab=lab)
     assert b"box" not in [one.data for one in gone.changed.lines]
     assert "S: x3 NO" in gone.changed.text(exact=True)
-    no_idle = fork(session, index(session, "x6 IDLE"), "x6 CHECK", lab=lab)
+    no_idle = fork(session, number(session, "x6 IDLE"), "x6 CHECK", lab=lab)
     assert b"DONE\r\n" not in [one.data for one in no_idle.changed.lines]
     assert no_idle.changed.lines[-1].data.startswith(b"x7 OK")
 
@@ -366,7 +366,7 @@ def test_the_accounts_and_limits_of_the_lab_are_kept() -> None:
             S: 250 ...
             """,
         )
-        other = fork(session, 7, "RCPT TO:<zoe@z.example>", insert=True, lab=lab)
+        other = fork(session, 8, "RCPT TO:<zoe@z.example>", insert=True, lab=lab)
         assert codes(other.changed).endswith("RCPT 250 RCPT 452")
     network.close()
 
@@ -376,7 +376,7 @@ def test_a_session_that_is_still_open_stays_so(lab: Lab) -> None:
     client.line()
     client.send(b"NOOP\r\n")
     client.line()
-    other = fork(lab.sessions[-1], 1, "HELO x")
+    other = fork(lab.sessions[-1], 2, "HELO x")
     client.close()
     assert codes(other.changed) == "220 HELO 250"
     assert not other.changed.closed
@@ -392,7 +392,7 @@ def test_a_server_that_had_lost_its_patience_loses_it_again() -> None:
         (session,) = lab.sessions
     network.close()
     assert codes(session) == "220 421"
-    other = fork(session, len(session.lines), "NOOP", insert=True)
+    other = fork(session, len(session.lines) + 1, "NOOP", insert=True)
     assert codes(other.changed) == "220 NOOP 250 421"
 
 
@@ -402,7 +402,7 @@ def test_an_imported_session_can_be_forked() -> None:
         "RCPT TO:<ben@lab.example>\n451 4.7.1 Greylisted\nQUIT\n221 bye\n"
     )
     (session,) = log.sessions
-    other = fork(session, index(session, "RCPT"), "RCPT TO:<nobody@lab.example>")
+    other = fork(session, number(session, "RCPT"), "RCPT TO:<nobody@lab.example>")
     assert codes(other.changed).endswith("RCPT 550 QUIT 221")
     assert other.changed.listener == "smtp"
 
@@ -416,7 +416,7 @@ def test_every_line_can_be_another(
         session = converse(lab)
     network.close()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    spoken = [i for i, line in enumerate(session.lines) if line.who == "C"]
+    spoken = [i for i, line in enumerate(session.lines, 1) if line.who == "C"]
     changes = ("DATA", "zz APPEND INBOX {5}", "*", "\0é{9+}")
     for n, line in enumerate(spoken):
         for text in (changes[n % 4], changes[(n + 1) % 4]):
@@ -446,11 +446,11 @@ def test_a_password_is_said_nowhere_but_where_it_is_masked(lab: Lab) -> None:
         """,
     )
     for text in ("a1 RENAME {15}", "a1 LOGIN {3}", "a1 AUTHENTICATE PLAIN"):
-        assert "ana-lab" not in str(fork(session, 1, text))
+        assert "ana-lab" not in str(fork(session, 2, text))
 
 
 def test_a_line_of_any_length_is_shown_in_part(lab: Lab) -> None:
-    other = fork(left_early(lab), 1, "x" * 3000)
+    other = fork(left_early(lab), 2, "x" * 3000)
     assert max(map(len, str(other).split("\n"))) < 110
     assert len(str(other)) < 2000
 
@@ -460,12 +460,12 @@ def test_a_line_of_any_length_is_shown_in_part(lab: Lab) -> None:
 
 def test_both_are_shown_beside_each_other_where_they_part(lab: Lab) -> None:
     session = submitted(lab)
-    line = index(session, "RCPT")
+    line = number(session, "RCPT")
     other = fork(session, line, "RCPT TO:<nobody@lab.example>", lab=lab)
     rows = str(other).split("\n")
     assert rows[0] == f"SMTP on submission, parted at line {line}"
     assert (
-        "C: RCPT TO:<ben@lab.example>                   | C: RCPT TO:<nobody@lab.example>" in rows
+        "C: rcpt TO:<ben@lab.example>                   | C: RCPT TO:<nobody@lab.example>" in rows
     )
     assert all(row.isprintable() for row in rows)
     assert repr(other) == f"<Fork of {session!r}: parted at line {line}>"
@@ -473,8 +473,8 @@ def test_both_are_shown_beside_each_other_where_they_part(lab: Lab) -> None:
 
 def test_no_password_is_shown(lab: Lab) -> None:
     session = submitted(lab)
-    other = fork(session, index(session, "EHLO"), "EHLO y", lab=lab)
-    changed = fork(session, index(session, "EHLO"), "HELO y", lab=lab)
+    other = fork(session, number(session, "EHLO"), "EHLO y", lab=lab)
+    changed = fork(session, number(session, "EHLO"), "HELO y", lab=lab)
     for one in (other, changed):
         for shown in (str(one), repr(one)):
             assert "AGFuYUBsYWIuZXhhbXBsZQ" not in shown
@@ -482,14 +482,14 @@ def test_no_password_is_shown(lab: Lab) -> None:
 
 def test_a_long_fork_is_shown_in_part() -> None:
     (session,) = read_log("S: 220 x\n" + "C: NOOP\nS: 250 OK\n" * 300 + "C: QUIT\n").sessions
-    rows = str(fork(session, 1, "HELO x")).split("\n")
+    rows = str(fork(session, 2, "HELO x")).split("\n")
     assert rows[-1] == "[403 more lines not shown]"  # of 603: the server says 221
     assert len(rows) < 220
 
 
 def test_what_could_not_be_said_is_told(lab: Lab) -> None:
     session = submitted(lab)
-    other = fork(session, len(session.lines), "NOOP", insert=True, lab=lab)
+    other = fork(session, len(session.lines) + 1, "NOOP", insert=True, lab=lab)
     assert (other.said, other.parted_at) == (False, None)
     assert str(other).endswith("; the changed line could not be said there")
 
@@ -505,16 +505,17 @@ def refused(session: object, line: object, text: object, **options: object) -> s
 
 def test_each_mistake_gets_a_sentence(lab: Lab) -> None:
     session = left_early(lab)
-    assert refused(session, 9, "x") == "This session has no line 9; its lines are 0 to 2."
+    assert refused(session, 10, "x") == "This session has no line 10; its lines are 1 to 3."
+    assert refused(session, 0, "x").startswith("This session has no line 0")
     assert refused(session, -1, "x").startswith("This session has no line -1")
     assert refused(session, True, "x").startswith("This session has no line True")
-    assert refused(session, 3, "x").startswith("This session has no line 3")
-    assert refused(session, 2, "x") == (
-        "Line 2 is the server's; change one of the client's, such as line 1."
+    assert refused(session, 4, "x").startswith("This session has no line 4")
+    assert refused(session, 3, "x") == (
+        "Line 3 is the server's; change one of the client's, such as line 2."
     )
-    assert refused(session, 1, "a\nb").startswith("Give one line")
-    assert refused(session, 1, b"x").startswith("Give the line as text")
-    assert refused(None, 1, "x").startswith("Give a session")
+    assert refused(session, 2, "a\nb").startswith("Give one line")
+    assert refused(session, 2, b"x").startswith("Give the line as text")
+    assert refused(None, 2, "x").startswith("Give a session")
 
 
 def test_a_message_that_was_not_kept_whole_can_not_be_said_again() -> None:
@@ -523,12 +524,12 @@ def test_a_message_that_was_not_kept_whole_can_not_be_said_again() -> None:
         with smtplib.SMTP(*lab.smtp) as client:
             client.send_message(letter())
         (session,) = lab.sessions
-        assert "Limits(transcript_body=…)" in refused(session, 1, "HELO x")
+        assert "Limits(transcript_body=…)" in refused(session, 2, "HELO x")
         with smtplib.SMTP(*lab.smtp) as client:
             client.noop()
         later = lab.sessions[-1]
-        assert refused(later, 1, "HELO x", lab=lab).startswith("Session 1, before this one")
-        assert codes(fork(later, 1, "HELO x").changed) == "220 HELO 250 QUIT 221"
+        assert refused(later, 2, "HELO x", lab=lab).startswith("Session 1, before this one")
+        assert codes(fork(later, 2, "HELO x").changed) == "220 HELO 250 QUIT 221"
     network.close()
 
 
@@ -538,8 +539,8 @@ def test_mail_of_sessions_that_are_no_longer_kept_can_not_be_had_again() -> None
         for _ in range(3):
             left_early(lab)
         session = lab.sessions[-1]
-        assert refused(session, 1, "HELO y", lab=lab).startswith("This lab keeps only its latest")
-        assert fork(session, 1, "HELO y").parted_at is None
+        assert refused(session, 2, "HELO y", lab=lab).startswith("This lab keeps only its latest")
+        assert fork(session, 2, "HELO y").parted_at is None
     network.close()
 
 
@@ -547,37 +548,37 @@ def test_a_session_of_another_lab_takes_no_mail_of_this_one(lab: Lab) -> None:
     with smtplib.SMTP(*lab.smtp) as client:
         client.send_message(letter())
     (session,) = read_log("+OK hi\nUSER ben@lab.example\n+OK\nPASS ben-lab-password\n").sessions
-    other = fork(session, len(session.lines), "STAT", insert=True, lab=lab)
+    other = fork(session, len(session.lines) + 1, "STAT", insert=True, lab=lab)
     assert other.changed.lines[-1].data == b"+OK 0 0\r\n"
 
 
 def test_a_masked_password_can_not_be_said_again(lab: Lab) -> None:
     session = submitted(lab)
     (pasted,) = read_log(session.text(exact=True)).sessions
-    assert "is masked, so it can't be said again" in refused(pasted, 1, "EHLO y")
+    assert "is masked, so it can't be said again" in refused(pasted, 2, "EHLO y")
 
 
 def test_what_a_log_does_not_hold_can_not_be_said_again() -> None:
     (session,) = read_log("Diagnostic-Code: smtp; 550 5.1.1 No such user a@b.example").sessions
-    assert refused(session, 3, "MAIL FROM:<>") == (
-        "Line 1 isn't in the log, so it can't be said again."
+    assert refused(session, 4, "MAIL FROM:<>") == (
+        "Line 2 isn't in the log, so it can't be said again."
     )
     (imap,) = read_log(
         "00:00.00 < b'* OK hi'\n00:00.00 > b'a APPEND x {5}'\n00:00.00 < b'+ go'\n"
         "00:00.00 write literal size 5\n00:00.00 < b'a OK'\n"
     ).sessions
-    assert refused(imap, 1, "a NOOP").startswith("Line 3 isn't in the log")
+    assert refused(imap, 2, "a NOOP").startswith("Line 4 isn't in the log")
 
 
 def test_the_line_that_a_log_does_not_hold_can_be_given() -> None:
     (session,) = read_log("S: 220 x\nC: HELO (not in this log)\nS: 250 x\n").sessions
-    assert codes(fork(session, 1, "HELO x").changed) == "220 HELO 250"
+    assert codes(fork(session, 2, "HELO x").changed) == "220 HELO 250"
 
 
 def test_the_session_is_left_as_it_was(lab: Lab) -> None:
     session = left_early(lab)
     before = session.text(exact=True)
-    assert isinstance(fork(session, 1, "NOOP"), Fork)
+    assert isinstance(fork(session, 2, "NOOP"), Fork)
     assert session.text(exact=True) == before
     assert len(lab.sessions) == 1
 
@@ -597,7 +598,7 @@ def test_the_fresh_lab_takes_mail_to_anybody_where_this_one_does(
     with contextlib.closing(network), Lab(network=network, catch_all=catch_all) as lab:
         session = attempt(lab)
         nobody = "RCPT TO:<nobody@lab.example>"
-        assert code in codes(fork(session, index(session, "RCPT"), nobody, lab=lab).changed)
+        assert code in codes(fork(session, number(session, "RCPT"), nobody, lab=lab).changed)
 
 
 @pytest.mark.parametrize("allowed", [True, False, None])
@@ -612,7 +613,7 @@ def test_the_fresh_lab_takes_passwords_without_tls_where_this_one_does(
             client.pass_(lab.accounts[ANA])
         client.close()
         session = lab.sessions[-1]
-        again = fork(session, len(session.lines), "NOOP", insert=True, lab=lab)
+        again = fork(session, len(session.lines) + 1, "NOOP", insert=True, lab=lab)
         refused = b"-ERR" in b"".join(line.data for line in again.changed.lines[:3])
         assert refused == (allowed is False)
 
@@ -631,7 +632,7 @@ def test_the_fresh_lab_keeps_the_rules_and_their_seed(rule: Any, code: str) -> N
     with contextlib.closing(network), Lab(network=network, rules=[rule], seed=7) as lab:
         for _ in range(4):
             session = attempt(lab)
-        again = fork(session, index(session, "ehlo"), "EHLO client.example", lab=lab)
+        again = fork(session, number(session, "ehlo"), "EHLO client.example", lab=lab)
         assert again.parted_at is None
         assert code in codes(again.changed)
 
@@ -644,7 +645,7 @@ def test_as_much_time_passes_as_did(later: float, code: str) -> None:
         network.wait(threading.Event(), later)
         session = attempt(lab)
         assert code in codes(session)
-        again = fork(session, index(session, "ehlo"), "EHLO another.example", lab=lab)
+        again = fork(session, number(session, "ehlo"), "EHLO another.example", lab=lab)
         assert code in codes(again.changed)
 
 
@@ -661,5 +662,5 @@ def test_tls_is_asked_for_under_the_name_of_the_lab(monkeypatch: pytest.MonkeyPa
     network = InlineNetwork()
     with contextlib.closing(network), Lab(network=network, hostname="mx.lab.example") as lab:
         for session in (submitted(lab), logged_in_on_submissions(lab)):
-            fork(session, len(session.lines), "NOOP", insert=True, lab=lab)
+            fork(session, len(session.lines) + 1, "NOOP", insert=True, lab=lab)
     assert set(names) == {"mx.lab.example"}

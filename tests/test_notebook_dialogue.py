@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 import time
 from datetime import UTC, datetime
 
 import pytest
 from dialogue import play
-from inert import HOSTILE, inert, stored, words
+from inert import HOSTILE, inert, words
 
 from labserver import Lab, Line, Session, replay, show
 
@@ -117,16 +118,42 @@ def test_how_a_session_ended_is_said(lab: Lab) -> None:
     assert "-- the client went away without a word --" in view.text
 
 
-def test_what_differs_between_machines_is_marked_for_comparison(lab: Lab) -> None:
+def test_what_differs_between_machines_is_shown_but_not_in_the_normal_form(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     views = []
     for name in ("one.example", "two.example"):
         with smtplib.SMTP(*lab.smtp, local_hostname=name) as client:
             client.noop()
             client.ehlo()
         view = show(lab.sessions[-1])
-        assert name in view.html
-        views.append((stored(view.html), view.text))
+        assert f"ehlo {name}" in view.html
+        assert f"C: ehlo {name}" in view.text
+        assert re.search(r"<time>\d+ ms</time>", view.html)
+        with monkeypatch.context() as stored:
+            stored.setenv("LABSERVER_OUTPUT", "normal")
+            views.append(show(lab.sessions[-1]))
     assert views[0] == views[1]
+    assert "EHLO client.example" in views[0].html
+    assert "<time></time>" in views[0].html
+
+
+def test_each_line_has_its_number_where_that_is_wanted(lab: Lab) -> None:
+    with smtplib.SMTP(*lab.smtp, local_hostname="x") as client:
+        client.sendmail("a@b.example", ["ben@lab.example"], b"Subject: x\r\n\r\ny\r\n")
+    session = lab.sessions[-1]
+    for view in (show(session, numbers=True), replay(session, numbers=True)):
+        inert(view)
+        rows = [row for row in view.text.split("\n") if re.match(r" *\d+ [CS]:", row)]
+        numbers = [int(row.split()[0]) for row in rows]
+        assert numbers == [*range(1, len(session.lines) + 1)]
+        shown = [int(n) for n in re.findall(r'<span class="number">(\d+)</span>', view.html)]
+        assert shown == numbers
+        for row, line in zip(rows, session.lines, strict=True):
+            assert row.split(maxsplit=1)[1].startswith(
+                f"{line.who}: {line.data.decode()[:9].strip()}"
+            )
+    assert "number" not in show(session).html.split("</style>")[1]
 
 
 def test_doubled_dots_are_marked(lab: Lab) -> None:

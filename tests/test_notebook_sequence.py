@@ -8,6 +8,7 @@ import smtplib
 import time
 from datetime import UTC, datetime
 
+import pytest
 from dialogue import play
 from inert import HOSTILE, inert, words
 
@@ -71,10 +72,11 @@ def test_a_hostile_session_is_inert(lab: Lab) -> None:
     inert(sequence(lab.sessions[-1]))
 
 
-def test_labels_have_at_most_two_rows(lab: Lab) -> None:
+def test_labels_have_at_most_three_rows(lab: Lab) -> None:
     session = play(lab, "smtp", f"S: ...\nC: {'W' * 200}\nS: ...\nC: {'漢' * 99}\nS: ...")
     for arrow in re.findall(r"<g .*?</g>", sequence(session).html):
-        assert 1 <= arrow.count("<text") <= 2
+        assert 1 <= arrow.count("<text") <= 3
+    assert re.search(r"W … 1\d\d octets more", sequence(session).text)
 
 
 def test_literals_are_content_and_the_way_it_was_cut_is_told(lab: Lab) -> None:
@@ -96,7 +98,36 @@ def test_what_repeats_is_drawn_twice_and_counted(lab: Lab) -> None:
     view = sequence(lab.sessions[-1])
     assert "   :  28 times more the like of these 9" in str(view).split("\n")
     assert "28 times more the like of these 9" in words(view)
-    assert str(view).count("DATA") == 2
+    assert str(view).count("C --> S   data") == 2
+
+
+def test_it_shows_what_was_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with smtplib.SMTP(*lab.smtp, local_hostname="my.real.host") as client:
+        client.sendmail("a@b.example", ["ben@lab.example"], b"x")
+    session = lab.sessions[-1]
+    for text in (words(sequence(session)), sequence(session).text):
+        assert "ehlo my.real.host" in text
+        assert "mail FROM:<a@b.example> size=" in text
+    monkeypatch.setenv("LABSERVER_OUTPUT", "normal")
+    for text in (words(sequence(session)), sequence(session).text):
+        assert "EHLO client.example" in text
+        assert "MAIL FROM:<a@b.example> SIZE=" in text
+
+
+def test_each_arrow_has_the_numbers_of_its_lines(lab: Lab) -> None:
+    with smtplib.SMTP(*lab.smtp, local_hostname="x") as client:
+        client.noop()
+        client.ehlo()
+    view = sequence(lab.sessions[-1], numbers=True)
+    inert(view)
+    rows = view.text.split("\n")[2:]
+    many = len(lab.sessions[-1].lines)
+    assert rows[0] == "C <-- S   1 ✓ 220 lab.example ESMTP ready"
+    assert rows[1:3] == ["C --> S   2 noop", "C <-- S   3 ✓ 250 OK"]
+    assert rows[3] == "C --> S   4 ehlo x"
+    assert re.match(r"C <-- S   5–\d\d ✓ 250-lab.example \(and \d+ lines more\)", rows[4])
+    assert rows[-1].startswith(f"C <-- S   {many} ✓ 221 ")
+    assert '<tspan class="number">2</tspan>' in view.html
 
 
 def long_session(lines: tuple[Line, ...]) -> Session:

@@ -6,6 +6,7 @@ import imaplib
 import re
 import smtplib
 
+import pytest
 from inert import Checker
 
 from labserver import Lab
@@ -47,12 +48,16 @@ def test_ports_and_passwords_are_shown_when_asked_for(lab: Lab) -> None:
     assert "ana-lab-password" in state(lab, passwords=True)._repr_html_()
 
 
-def test_the_page_marks_the_ports_as_what_differs(lab: Lab) -> None:
+def test_the_page_has_the_ports_but_not_in_normal_form(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = state(lab)._repr_html_()
     Checker(page)
-    marked = re.findall(r'<var data-stable="any free port">(\d+)</var>', page)
-    assert [int(port) for port in marked] == [address.port for address in lab.listeners.values()]
+    ports = re.findall(r"<code>127.0.0.1, (\d+)</code>", page)
+    assert [int(port) for port in ports] == [address.port for address in lab.listeners.values()]
     assert "none so far" in page
+    monkeypatch.setenv("LABSERVER_OUTPUT", "normal")
+    assert state(lab)._repr_html_().count("<code>127.0.0.1, any free port</code>") == len(ports)
 
 
 def test_only_the_last_sessions_are_listed(lab: Lab) -> None:

@@ -38,7 +38,10 @@ def real() -> Iterator[Lab]:
     network.close()
 
 
-def test_the_text_has_octets_and_counts_and_no_times(lab: Lab) -> None:
+def test_the_text_has_times_but_not_in_normal_form(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABSERVER_OUTPUT", "normal")
     plain, tls = mail(lab), mail(lab, tls=True)
     replies = [sum(line.octets for line in s.lines if line.who == "S") for s in (plain, tls)]
     assert str(timeline(plain, tls)).split("\n") == [
@@ -51,13 +54,28 @@ def test_the_text_has_octets_and_counts_and_no_times(lab: Lab) -> None:
         f"octets of replies                {replies[0]}               {replies[1]}",
         f"octets of messages               {len(HOSTILE)}               {len(HOSTILE)}",
     ]
+    normal = str(timeline(plain, tls))
+    monkeypatch.delenv("LABSERVER_OUTPUT")
+    told = timeline(plain, tls)
+    cells = [re.split(r" {2,}", row) for row in told.text.split("\n")]
+    assert cells[:-4] == [re.split(r" {2,}", row) for row in normal.split("\n")]
+    cells = cells[-4:]
+    assert [name for name, *_ in cells] == [
+        "octets that TLS adds",
+        "TLS handshake",
+        "waiting for the client",
+        "waiting for the server",
+    ]
+    for _, *numbers in cells:
+        for number in numbers:
+            assert number in words(told)
 
 
 def test_the_numbers_add_up_to_what_crossed_the_wire(real: Lab) -> None:
     session = mail(real, tls=True)
     view = timeline(session)
     inert(view)
-    cells = re.findall(r'<th scope="row">octets[^<]*</th><td>(?:<var[^>]*>)?([\d,]+)', view.html)
+    cells = re.findall(r'<th scope="row">octets[^<]*</th><td>([\d,]+)', view.html)
     assert sum(int(cell.replace(",", "")) for cell in cells) == session.octets()
     times = re.findall(r"<td><time>([\d,.]+) ms</time>", view.html)
     last = session.records[-1].at * 1000

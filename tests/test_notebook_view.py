@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import smtplib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -101,6 +103,57 @@ def test_a_session_read_from_json_looks_the_same(lab: Lab, name: str) -> None:
     assert VIEWS[name](read) == VIEWS[name](session)
     if "revealed" not in name:
         assert VIEWS[name](Session.from_json(session.to_json())) == VIEWS[name](session)
+
+
+def spoken(*lines: tuple[str, bytes, str], protocol: ProtocolName = "SMTP") -> Session:
+    made = tuple(Line(0.0, who, data, False, kind, len(data)) for who, data, kind in lines)  # type: ignore[arg-type]
+    return Session(1, protocol, "x", datetime(2026, 1, 1, tzinfo=UTC), made, (), 1.0, True)
+
+
+def secret(n: int) -> Session:
+    session = spoken(("C", b"AUTH PLAIN " + b"QUJD" * (n // 4), "command"))
+    return replace(session, lines=(replace(session.lines[0], secret=(11, 11 + n // 4 * 4)),))
+
+
+def unread(n: int) -> Session:
+    return replace(spoken(), records=(Record(0, "C", "plain", n, b"x" * n),))
+
+
+LONG: dict[str, Callable[[int], Session]] = {
+    "a command": lambda n: spoken(("C", b"EHLO " + b"x" * n, "command")),
+    "octets that are no text": lambda n: spoken(("C", b"\xff\x00" * (n // 2), "command")),
+    "words": lambda n: spoken(("C", b"a " * (n // 2), "command")),
+    "marks": lambda n: spoken(("S", b"250 " + b"<&" * (n // 2), "reply")),
+    "a tag": lambda n: spoken(("C", b"a" * n + b" NOOP", "command"), protocol="IMAP"),
+    "one row of content": lambda n: spoken(("C", b"x" * n, "content")),
+    "bare line feeds": lambda n: spoken(("C", b"\n" * n, "content")),
+    "rows of content": lambda n: spoken(("C", b"x\r\n" * (n // 3), "content")),
+    "rows of credentials": lambda n: spoken(("C", b"\r\n" * (n // 2), "credentials")),
+    "lines of a reply": lambda n: spoken(*[("S", b"250-a\r\n", "reply")] * (n // 20)),
+    "lines without an answer": lambda n: spoken(*[("C", b"NOOP\r\n", "command")] * (n // 20)),
+    "a password": secret,
+    "octets that are no lines": unread,
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("kind", LONG)
+def test_however_much_was_said_a_view_stays_as_large(name: str, kind: str) -> None:
+    sizes = []
+    for many in (20_000, 40_000, 80_000):
+        view = VIEWS[name](LONG[kind](many))
+        sizes.append((len(view.html), len(view.text)))
+    for html, text in sizes:
+        assert html < sizes[0][0] + 1_000
+        assert text < sizes[0][1] + 100
+
+
+@pytest.mark.parametrize("name", ["show", "replay", "sequence", "wire", "compare"])
+def test_what_is_cut_from_a_line_is_counted(name: str) -> None:
+    view = VIEWS[name](spoken(("C", b"EHLO " + b"x" * 31_000, "command")))
+    for shown in (view.html, view.text):
+        kept, left = re.findall(r"EHLO (x+) … ([\d,]+) octets more", shown)[0]
+        assert len(kept) + int(left.replace(",", "")) == 31_000
 
 
 def test_a_view_is_its_html_in_a_notebook_and_its_text_elsewhere() -> None:

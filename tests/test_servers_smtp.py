@@ -1092,8 +1092,7 @@ def test_letter_case_of_commands_does_not_matter(lab: Lab) -> None:
         S: 221 2.0.0 Bye
         """,
     )
-    assert "C: MAIL FROM:<ana@lab.example> SIZE=10 BODY=8bitmime" in session.text()
-    assert "C: mail from:<ana@lab.example> size=10 body=8bitmime" in session.text(exact=True)
+    assert "C: mail from:<ana@lab.example> size=10 body=8bitmime" in session.text()
     assert session.ending == ""
 
 

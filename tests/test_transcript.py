@@ -1,4 +1,4 @@
-"""A session as text: stable, honest, and safe to show."""
+"""A session as text: what was said, honest, and safe to show."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rows(of: Session, **options: bool | int) -> list[str]:
     return of.text(**options).split("\n")[1:]  # type: ignore[arg-type]
 
 
-# -- stable
+# -- as it was said
 
 
 def test_the_text_names_protocol_and_listener_first() -> None:
@@ -68,7 +68,92 @@ def test_the_text_names_protocol_and_listener_first() -> None:
     assert str(session("POP3")) == "POP3 on test"
 
 
-def test_what_clients_choose_has_a_stable_form() -> None:
+ODD = {
+    "SMTP": "S: 220 hi\nC: ehlo my-laptop\nC: eHlO  [IPv6:2001:db8::1]\nS: 250 hi\n"
+    "C: mail FROM:<a@b> size=9 Body=8BIT\nC: Received: from me; 3 Nov 2026 01:02:03 GMT\n"
+    "C:   QUIT ",
+    "POP3": "S: +OK\nC: user  Ana\nC: retr 1\nS: -ERR at Tue, 3 Nov 2026 01:02:03 GMT",
+    "IMAP": "S: * OK\nC: KPFJ1 nooP\nS: KPFJ1 OK\nS: + \nC: idle Uid fetch 1 (FLAGS)",
+}
+
+
+@pytest.mark.parametrize("protocol", ODD)
+def test_it_shows_what_was_said(protocol: ProtocolName) -> None:
+    expected = [row.strip("\n") for row in ODD[protocol].split("\n")]
+    of = said(protocol, ODD[protocol])
+    lines = [(line.who, line.data.decode().removesuffix("\r\n")) for line in of.lines]
+    assert rows(of) == [f"{who}: {text}" for who, text in lines]
+    assert [text.rstrip() for text in rows(of)] == [row.rstrip() for row in expected]
+    assert list(of.texts()) == [text for _, text in lines]
+
+
+def test_message_content_is_shown_as_it_was_said() -> None:
+    text = (
+        "Received: from me by x; Mon, 02 Nov 2026 10:11:12 +0000\r\n"
+        "Date: Tue, 3 Nov 2026 01:02:03 GMT\r\nMessage-ID: <my@own>\r\n"
+        "Content-Type: multipart/mixed; boundary================123==\r\n\r\nGrüße \r\n"
+    )
+    of = session("SMTP", line("C", text.encode(), "content"))
+    assert "\r\n".join(row.removeprefix("C:").removeprefix(" ") for row in rows(of)) == text[:-2]
+
+
+def test_lines_are_numbered_from_one_where_that_is_wanted() -> None:
+    content = line("C", b"Subject: x\r\n\r\nHi\r\n", "content")
+    spoken = [line("S", b"250-a\r\n", "reply"), line("S", b"250 b\r\n", "reply")] * 4
+    of = session("SMTP", *spoken, content, line("C", b".\r\n", "end", tls=True))
+    assert rows(of, numbers=True)[6:] == [
+        " 7 S: 250-a",
+        " 8 S: 250 b",
+        " 9 C: Subject: x",
+        "   C:",
+        "   C: Hi",
+        "-- TLS from here on --",
+        "10 C: .",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["command", "reply", "content", "credentials", "end"])
+@pytest.mark.parametrize(
+    "letter", [b"x", b"\xff", "é".encode(), "漢".encode(), b"\x00", b"\n", b"<"]
+)
+def test_a_very_long_line_is_cut_and_says_how_much_is_left_out(
+    kind: LineKind, letter: bytes
+) -> None:
+    sizes = []
+    for many in (200_000, 400_000, 800_000):
+        data = letter * (many // len(letter))
+        (row,) = rows(session("SMTP", line("C", data, kind)))
+        shown, _, told = row.removeprefix("C: ").rpartition(" … ")
+        left = int(told.removesuffix(" octets more").replace(",", ""))
+        whole = readable(data)
+        assert whole.startswith(shown)
+        assert readable(data[: len(data) - left]) == shown
+        sizes.append(len(row))
+    assert max(sizes) <= 10_003
+    assert min(sizes) > 7_000
+
+
+def test_a_line_that_fits_is_whole() -> None:
+    for text in ("x" * 10_000, "漢" * 10_000):
+        assert rows(session("SMTP", line("C", text.encode() + b"\r\n"))) == [f"C: {text}"]
+    for most in range(1, 60):
+        for text in ("x" * 50, "é漢" * 10, "\x00" * 9, "🙂" * 12):
+            shown = readable(text.encode(), most)
+            assert len(shown) <= max(most, 24)
+            assert shown == readable(text.encode()) or shown.endswith(" more")
+
+
+# -- in normal form
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs are stored and compared here."""
+    monkeypatch.setenv("LABSERVER_OUTPUT", "normal")
+
+
+@pytest.mark.usefixtures("stored")
+def test_what_clients_choose_has_a_normal_form() -> None:
     one = said(
         "SMTP", "S: 220 hi\nC: ehlo my-laptop\nS: 250 hi\nC: mail FROM:<a@b> size=9 Body=8BIT"
     )
@@ -80,15 +165,18 @@ def test_what_clients_choose_has_a_stable_form() -> None:
     assert rows(one)[3] == "C: MAIL FROM:<a@b> SIZE=9 BODY=8BIT"
     assert rows(one, exact=True)[1] == "C: ehlo my-laptop"
     assert rows(one, exact=True)[3] == "C: mail FROM:<a@b> size=9 Body=8BIT"
+    assert one.texts("said")[1] == "ehlo my-laptop"
 
 
+@pytest.mark.usefixtures("stored")
 def test_imap_tags_are_numbered_in_their_order() -> None:
     random_tags = said("IMAP", "S: * OK\nC: KPFJ1 noop\nS: KPFJ1 OK\nC: KPFJ2 logout\nS: KPFJ2 OK")
     assert rows(random_tags) == ["S: * OK", "C: a1 NOOP", "S: a1 OK", "C: a2 LOGOUT", "S: a2 OK"]
     assert rows(random_tags, exact=True)[1] == "C: KPFJ1 noop"
 
 
-def test_dates_boundaries_and_message_ids_have_a_stable_form() -> None:
+@pytest.mark.usefixtures("stored")
+def test_dates_boundaries_and_message_ids_have_a_normal_form() -> None:
     def body(date: str, boundary: str, name: str) -> Session:
         head = (
             f"Received: from {name} by x; {date}\r\nDate: {date}\r\nMessage-ID: <{name}@{name}>\r\n"
@@ -103,11 +191,22 @@ def test_dates_boundaries_and_message_ids_have_a_stable_form() -> None:
     assert "(date)" in one.text()
 
 
-def test_exact_pieces_put_together_are_the_line() -> None:
-    script = "S: * OK\nC: x1 Uid fetch 1 (FLAGS)\nS: * 1 FETCH (INTERNALDATE 0)\nS: x1 OK"
-    for of in (said("IMAP", script), said("SMTP", "C: rcpt TO:<a@b> NOTIFY=never\nC: helo x")):
-        for each, pieces in zip(of.lines, of.pieces(), strict=True):
-            assert "".join(piece.exact for piece in pieces) == each.data.decode().rstrip("\r\n")
+@pytest.mark.parametrize("value", ["NORMAL", "1", "exact", " normal", "x" * 10_000])
+def test_another_form_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("LABSERVER_OUTPUT", value)
+    with pytest.raises(
+        ValueError, match=r"\ALABSERVER_OUTPUT is '[^\n]{1,60}; [^\n]+\.\Z"
+    ) as caught:
+        str(session("SMTP"))
+    assert len(str(caught.value)) < 250
+    assert session("SMTP").text(exact=True) == "SMTP on test"
+
+
+def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABSERVER_OUTPUT", "")
+    assert rows(said("SMTP", "S: 220 hi\nC: ehlo me"))[1] == "C: ehlo me"
 
 
 # -- honest
@@ -170,10 +269,10 @@ PASSWORD = "correct horse"
     [
         ("SMTP", "S: 220\nC: AUTH PLAIN AGEAYg==", "AGEAYg==", f"C: AUTH PLAIN {MASK}"),
         ("SMTP", "S: 220\nC: AUTH PLAIN\nS: 334 \nC: AGEAYg==", "AGEAYg==", f"C: {MASK}"),
-        ("POP3", f"S: +OK\nC: pass {PASSWORD}", PASSWORD, f"C: PASS {MASK}"),
+        ("POP3", f"S: +OK\nC: pass {PASSWORD}", PASSWORD, f"C: pass {MASK}"),
         ("POP3", "S: +OK\nC: APOP ana c4c9334b", "c4c9334b", f"C: APOP ana {MASK}"),
-        ("IMAP", f'S: * OK\nC: x LOGIN ana "{PASSWORD}"', PASSWORD, f"C: a1 LOGIN ana {MASK}"),
-        ("IMAP", f'S: * OK\nC: x LOGIN "ana" "{PASSWORD}"', PASSWORD, f'C: a1 LOGIN "ana" {MASK}'),
+        ("IMAP", f'S: * OK\nC: x LOGIN ana "{PASSWORD}"', PASSWORD, f"C: x LOGIN ana {MASK}"),
+        ("IMAP", f'S: * OK\nC: x LOGIN "ana" "{PASSWORD}"', PASSWORD, f'C: x LOGIN "ana" {MASK}'),
     ],
 )
 def test_passwords_are_masked_unless_asked_for(
@@ -208,7 +307,7 @@ def test_no_octets_can_forge_a_row_of_the_text() -> None:
             of = session(protocol, line("C", forged, kind))  # type: ignore[arg-type]
             for reveal in (False, True):
                 for row in rows(of, reveal=reveal):
-                    assert row.startswith("C: "), (kind, row)
+                    assert row.startswith("C:"), (kind, row)
                     assert row.isprintable()
 
 
@@ -225,7 +324,7 @@ def test_any_octets_can_be_shown(protocol: ProtocolName) -> None:
         of = session(protocol, *lines)
         for options in ({}, {"reveal": True}, {"exact": True}):
             assert all(row.isprintable() for row in rows(of, **options))
-        assert len(of.pieces()) == len(lines)
+        assert len(of.texts()) == len(of.texts("normal")) == len(lines)
 
 
 def test_the_verbs_are_the_catalogs() -> None:

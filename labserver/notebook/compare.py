@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from html import escape
@@ -14,18 +14,21 @@ from typing import Literal
 from labserver.catalog import load, path
 from labserver.notebook.view import (
     LOCK,
+    LONGEST,
     Row,
     View,
     bounded,
     count,
-    cut,
     frame,
-    pieces,
+    label,
+    lines_of,
+    numbered,
     replies_together,
     rows_of,
     who,
 )
-from labserver.transcript import Session, Side
+from labserver.transcript import Line, Session, Side
+from labserver.transcript import numbered as number_labels
 
 _LAST = 100
 _MOST_EXCHANGES = 3 * _LAST
@@ -33,16 +36,18 @@ _MOST_EXCHANGES = 3 * _LAST
 _MOST_ROWS = 200
 """Shown: the beginning and, as half as many, the end."""
 _BODY_LINES = 40
-_LONGEST = 400
-"""Characters of a line that are shown."""
+_MOST_WORDS = 200
+"""Of a line, to mark those that differ."""
 
-Found = Literal["same", "TLS", "differs", "beside", "A", "B", ""]
-"""What the comparison of two lines finds: `TLS` where only that differs, `beside` where they are
-of two protocols, `A` and `B` for what only one of them has, nothing of a heading."""
+Found = Literal["same", "TLS", "names", "differs", "beside", "A", "B", ""]
+"""What the comparison of two lines finds: `TLS` where only that differs, `names` where only what
+clients choose does, `beside` where they are of two protocols, `A` and `B` for what only one of
+them has, nothing of a heading."""
 
 _SIGNS: dict[Found, str] = {
     "same": "=",
     "TLS": "=",
+    "names": "=",
     "differs": "≠",
     "beside": "|",
     "A": "◀",
@@ -52,6 +57,7 @@ _SIGNS: dict[Found, str] = {
 _WORDS: dict[Found, str] = {
     "same": "same",
     "TLS": "same but TLS",
+    "names": "same but names",
     "differs": "differs",
     "beside": "",
     "A": "only A",
@@ -61,6 +67,7 @@ _WORDS: dict[Found, str] = {
 _CLASSES: dict[Found, str] = {
     "same": "equal",
     "TLS": "equal but",
+    "names": "equal but",
     "differs": "unequal",
     "beside": "beside",
     "A": "alone",
@@ -74,8 +81,8 @@ class _Line:
     """A line, a multi-line reply or a piece of content as it is compared."""
 
     rows: tuple[Row, ...]
-    text: str
-    """Without what differs from run to run."""
+    normal: tuple[tuple[str, bytes], ...]
+    """What each row is compared by: its normal form, and the octets of what is cut from it."""
 
     @property
     def who(self) -> Side:
@@ -85,6 +92,15 @@ class _Line:
     def tls(self) -> bool:
         return self.rows[0].line.tls
 
+    @property
+    def content(self) -> bool:
+        return self.rows[0].line.kind == "content"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What is shown of it; of content only how long it is."""
+        return (_size(self),) if self.content else tuple(row.shown for row in self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
@@ -93,7 +109,7 @@ class _Exchange:
     verb: str
     purpose: str
     lines: tuple[_Line, ...]
-    exact: str = ""
+    exact: tuple[str, bytes] = ("", b"")
     """What was asked, word by word."""
 
 
@@ -115,16 +131,19 @@ class _Pair:
             return "B" if self.a is None else "A"
         if not self.related:
             return "beside"
-        if self.a.text != self.b.text:
+        if self.a.normal != self.b.normal:
             return "differs"
-        return "same" if self.a.tls == self.b.tls else "TLS"
+        if self.a.tls != self.b.tls:
+            return "TLS"
+        return "same" if self.a.shown == self.b.shown else "names"
 
 
-def compare(a: Session, b: Session) -> View:
+def compare(a: Session, b: Session, *, numbers: bool = False) -> View:
     """Two sessions line by line: what is the same, what differs, what only one of them has.
 
     Names, tags and dates that clients choose are no difference. Sessions of two protocols are
-    put side by side by what their commands are for. Passwords are masked.
+    put side by side by what their commands are for. Passwords are masked; with `numbers` each
+    line has its number in its session, from 1.
     """
     one, other = _exchanges(a), _exchanges(b)
     every = list(_pairs(one, other, related=a.protocol == b.protocol))
@@ -141,11 +160,13 @@ def compare(a: Session, b: Session) -> View:
         f'<div class="{css}"><b>{letter}</b> {escape(name)}</div>'
         for css, letter, name in zip("ab", "AB", names, strict=True)
     )
-    rows = "".join(map(_html, pairs))
+    rows = "".join(_html(pair, numbers) for pair in pairs)
     inside = f'<div class="names">{names_html}</div><ol>{rows}</ol>'
     html = frame("compare", "Two sessions compared", inside, facts=facts)
     heading = [f"A: {names[0]}", f"B: {names[1]}", ", ".join(facts)]
-    return View(html, "\n".join([*heading, *(row for pair in pairs for row in _text(pair))]))
+    widest = max(len(a.lines), len(b.lines)) if numbers else 0
+    rows_of_text = (row for pair in pairs for row in _text(pair, number_labels(widest)))
+    return View(html, "\n".join([*heading, *rows_of_text]))
 
 
 def _facts(pairs: Sequence[_Pair], *, related: bool) -> list[str]:
@@ -153,7 +174,7 @@ def _facts(pairs: Sequence[_Pair], *, related: bool) -> list[str]:
         return ["two protocols, put side by side by what their commands are for"]
     number = Counter(pair.found for pair in pairs)
     return [
-        f"{number['same'] + number['TLS']:,} same",
+        f"{number['same'] + number['TLS'] + number['names']:,} same",
         f"{number['differs']:,} differ",
         f"{number['A']:,} only in A",
         f"{number['B']:,} only in B",
@@ -187,6 +208,7 @@ def _ends(exchanges: Sequence[_Exchange]) -> Sequence[_Exchange]:
 
 def _exchanges(session: Session) -> list[_Exchange]:
     rows = rows_of(session, body_lines=_BODY_LINES)
+    normal = session.texts("normal", body_lines=_BODY_LINES, longest=LONGEST)
     commands = load(session.protocol).commands
     owners = {line: step for step in path(session) for line in step.lines}
     grouped: dict[int, list[int]] = {}
@@ -197,10 +219,11 @@ def _exchanges(session: Session) -> list[_Exchange]:
     for first, indexes in grouped.items():
         step = owners.get(first)
         verb = step.command if step else ""
-        lines = tuple(_together([rows[index] for index in indexes]))
+        lines = tuple(_together([rows[index] for index in indexes], normal))
         purpose = commands[verb].purpose if verb in commands else ""
-        exact = lines[0].text if lines[0].who == "C" else verb
-        found.append(_Exchange(verb, purpose, lines, _without_tag(exact, session)))
+        (text, rest), *_ = lines[0].normal
+        exact = (_without_tag(text, session), rest) if lines[0].who == "C" else (verb, b"")
+        found.append(_Exchange(verb, purpose, lines, exact))
     return found
 
 
@@ -208,12 +231,16 @@ def _without_tag(text: str, session: Session) -> str:
     return text.partition(" ")[2] if session.protocol == "IMAP" else text
 
 
-def _together(rows: Sequence[Row]) -> Iterator[_Line]:
+def _together(rows: Sequence[Row], normal: Sequence[str]) -> Iterator[_Line]:
     for group in replies_together(rows):
-        text = "\n".join(row.stable for row in group)
-        if group[0].line.kind == "content":
-            text += f"\n{group[0].line.octets}"
-        yield _Line(tuple(group), text)
+        yield _Line(tuple(group), tuple((normal[row.number - 1], _rest(row.line)) for row in group))
+
+
+def _rest(line: Line) -> bytes:
+    """What else tells a line from another; of a password nothing."""
+    if line.kind == "content":
+        return b"%d" % line.octets
+    return b"" if line.secret else line.data[LONGEST:]
 
 
 def _by_purpose(exchanges: Sequence[_Exchange]) -> list[_Exchange]:
@@ -262,45 +289,57 @@ def _turns(exchange: _Exchange | None) -> list[list[_Line]]:
 # -- as text
 
 
-def _text(pair: _Pair) -> Iterator[str]:
+def _text(pair: _Pair, number: Callable[[int], str]) -> Iterator[str]:
     if pair.heading:
         yield f"-- {pair.heading} --"
         return
     sign = _SIGNS[pair.found]
-    if pair.found in ("same", "TLS") and pair.a and pair.b:
+    a, b = pair.a, pair.b
+    if sign == "=" and a and b and a.shown == b.shown and _alike(a, b, number):
         where = {(True, False): " (TLS in A)", (False, True): " (TLS in B)"}
-        note = where.get((pair.a.tls, pair.b.tls), "")
-        yield from (f"{sign}   {row}{note}" for row in _rows(pair.a))
+        note = where.get((a.tls, b.tls), "")
+        yield from (f"{sign}   {row}{note}" for row in _rows(a, number))
         return
-    for letter, line in (("A", pair.a), ("B", pair.b)):
+    for letter, line in (("A", a), ("B", b)):
         if line:
-            yield from (f"{sign} {letter} {row}" for row in _rows(line))
+            note = " (TLS)" if sign == "=" and line.tls and pair.found == "TLS" else ""
+            yield from (f"{sign} {letter} {row}{note}" for row in _rows(line, number))
 
 
-def _rows(line: _Line) -> Iterator[str]:
-    for row in line.rows:
-        if row.line.kind == "content":
-            yield f"{row.line.who}: [message content, {row.line.octets:,} octets]"
-        else:
-            yield f"{row.line.who}: {cut(row.stable, _LONGEST)}".rstrip()
+def _rows(line: _Line, number: Callable[[int], str]) -> Iterator[str]:
+    for row in lines_of(line.rows):
+        if isinstance(row, str):
+            yield f"   {row}"
+            continue
+        text = f"[{_size(line)}]" if line.content else row.shown
+        yield f"{number(row.number)}{row.line.who}: {text}".rstrip()
+
+
+def _alike(a: _Line, b: _Line, number: Callable[[int], str]) -> bool:
+    """Whether the two lines would be the same row, numbers included."""
+    return number(a.rows[0].number) == number(b.rows[0].number)
+
+
+def _size(line: _Line) -> str:
+    return f"message content, {count(line.rows[0].line.octets, 'octet')}"
 
 
 # -- as HTML
 
 
-def _html(pair: _Pair) -> str:
+def _html(pair: _Pair, numbers: bool) -> str:
     if pair.heading:
         return f'<li class="heading">{escape(pair.heading)}</li>'
     found = pair.found
     sign = f'<span aria-hidden="true">{_SIGNS[found]}</span> ' if _WORDS[found] else ""
     tag = f'<span class="tag">{sign}{_WORDS[found]}</span>'
     both = pair.a is not None and pair.b is not None and found == "differs"
-    a = _cell("A", pair.a, pair.b if both else None)
-    b = _cell("B", pair.b, pair.a if both else None)
+    a = _cell("A", pair.a, pair.b if both else None, numbers)
+    b = _cell("B", pair.b, pair.a if both else None, numbers)
     return f'<li class="{_CLASSES[found]}">{tag}{a}{b}</li>'
 
 
-def _cell(letter: str, line: _Line | None, other: _Line | None) -> str:
+def _cell(letter: str, line: _Line | None, other: _Line | None, numbers: bool) -> str:
     css = letter.lower()
     if line is None:
         return f'<div class="{css} none"></div>'
@@ -311,35 +350,37 @@ def _cell(letter: str, line: _Line | None, other: _Line | None) -> str:
     tls = " tls" if line.tls else ""
     return (
         f'<div class="{css} {first.who}{tls}"><b class="side">{letter}</b>'
-        f"{who(first.who)}<code>{_code(line, other)}</code>{lock}</div>"
+        f"{who(first.who)}<code>{_code(line, other, numbers)}</code>{lock}</div>"
     )
 
 
-def _code(line: _Line, other: _Line | None) -> str:
-    if line.rows[0].line.kind == "content":
-        return f"message content, {count(line.rows[0].line.octets, 'octet')}"
-    if other is None:
-        return "<br>".join(_cut_pieces(row) or "&nbsp;" for row in line.rows)
-    if len(line.rows) == len(other.rows) == 1:
-        return _marked(line.rows[0].stable, other.rows[0].stable)
-    there = {row.stable for row in other.rows}
-    return "<br>".join(
-        escape(row.stable) if row.stable in there else f"<mark>{escape(row.stable)}</mark>"
-        for row in line.rows
-    )
+def _code(line: _Line, other: _Line | None, numbers: bool) -> str:
+    first = line.rows[0]
+    if line.content:
+        return f"{label(first.number, numbers)}{_size(line)}"
+    if other is not None and len(line.rows) == len(other.rows) == 1:
+        return label(first.number, numbers) + _marked(first.shown, other.rows[0].shown)
+    there = set(line.normal if other is None else other.normal)
+    same = {row.number for row, text in zip(line.rows, line.normal, strict=True) if text in there}
+    return "<br>".join(_row(row, same, numbers) for row in lines_of(line.rows))
 
 
-def _cut_pieces(row: Row) -> str:
-    return pieces(row.pieces) if len(row.stable) <= _LONGEST else escape(cut(row.stable, _LONGEST))
+def _row(row: Row | str, same: Container[int], numbers: bool) -> str:
+    """A row of a reply, marked where the other session has none like it."""
+    if isinstance(row, str) or row.number in same:
+        return row if isinstance(row, str) else numbered(row, numbers)
+    return f"{label(row.number, numbers)}<mark>{escape(row.shown)}</mark>"
 
 
 def _marked(text: str, other: str) -> str:
     """The words of a line that the other one doesn't have are marked."""
-    mine, its = (re.findall(r"[\w.@-]+|\s+|.", cut(one, _LONGEST)) for one in (text, other))
+    mine, its = (re.findall(r"[\w.@-]+|\s+|.", one) for one in (text, other))
+    rest = "".join(mine[_MOST_WORDS:])
+    mine, its = mine[:_MOST_WORDS], its[:_MOST_WORDS]
     matcher = SequenceMatcher(None, mine, its, autojunk=False)
     out = []
     for tag, start, end, _, _ in matcher.get_opcodes():
         words = escape("".join(mine[start:end]))
         if words:
             out.append(words if tag == "equal" else f"<mark>{words}</mark>")
-    return "".join(out) or "&nbsp;"
+    return f"{''.join(out)}{escape(rest)}" or "&nbsp;"

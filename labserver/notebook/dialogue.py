@@ -12,10 +12,13 @@ from labserver.notebook.view import (
     View,
     bounded,
     chip,
+    clock,
     count,
     frame,
+    label,
+    lines_of,
     milliseconds,
-    pieces,
+    numbered,
     replies_together,
     rows_of,
     sentence,
@@ -24,6 +27,7 @@ from labserver.notebook.view import (
     who,
 )
 from labserver.transcript import Session
+from labserver.transcript import numbered as number_labels
 from labserver.transcript import rows_of as text_rows
 
 _MOST_ITEMS = 300
@@ -32,13 +36,14 @@ _BODY_LINES = 200
 _TEXT_BODY_LINES = 40
 
 
-def dialogue(session: Session, *, reveal: bool = False) -> View:
+def dialogue(session: Session, *, reveal: bool = False, numbers: bool = False) -> View:
     """The dialogue with the meaning of each line.
 
     Each line unfolds to what it means, where the standard says so, and what else the server could
-    have said. Passwords are masked unless `reveal` is set.
+    have said. Passwords are masked unless `reveal` is set; with `numbers` each line has its
+    number, from 1.
     """
-    items = _Items(session, reveal)
+    items = _Items(session, reveal, numbers)
     html = frame(
         "dialogue",
         f"{session.protocol} on {session.listener}",
@@ -49,13 +54,15 @@ def dialogue(session: Session, *, reveal: bool = False) -> View:
     return View(html, items.text())
 
 
-def replay(session: Session) -> View:
+def replay(session: Session, *, numbers: bool = False) -> View:
     """The annotated dialogue, to be played line by line, for pages without a server.
+
+    With `numbers` each line has its number, from 1.
 
     All of it is there from the start: for print, for a screen reader, and for whoever wants
     nothing to move. A switch (no script) lets the lines appear one after the other.
     """
-    items = _Items(session, reveal=False)
+    items = _Items(session, reveal=False, numbers=numbers)
     html = frame(
         "dialogue",
         f"{session.protocol} on {session.listener}",
@@ -70,12 +77,13 @@ def replay(session: Session) -> View:
 class _Items:
     """The dialogue's items: a command, a whole reply, a piece of content."""
 
-    def __init__(self, session: Session, reveal: bool) -> None:
-        self.session = session
+    def __init__(self, session: Session, reveal: bool, numbers: bool) -> None:
+        self.session, self.numbers = session, numbers
         self.rows = rows_of(session, reveal=reveal, body_lines=_BODY_LINES)
-        every: list[list[Row] | str] = list(replies_together(self.rows))
         self.groups = bounded(
-            every, _MOST_ITEMS, lambda n: f"{n:,} commands and replies in the middle aren't shown"
+            list(replies_together(self.rows)),
+            _MOST_ITEMS,
+            lambda n: f"{n:,} commands and replies in the middle aren't shown",
         )
 
     def facts(self) -> list[str]:
@@ -98,7 +106,7 @@ class _Items:
                     f'<li class="tls aside">{LOCK} from here on inside {tls_name(self.session)}: '
                     "on the wire only records and their sizes</li>"
                 )
-            items.append(_item(group))
+            items.append(_item(group, self.numbers))
         if not self.rows:
             items.append('<li class="aside">Nothing was said.</li>')
         items += [f'<li class="aside">{escape(sentence(n))}</li>' for n in self.session.notes]
@@ -120,10 +128,14 @@ class _Items:
             if group[0].line.tls and not tls:
                 tls = True
                 rows.append("-- TLS from here on --")
-            for row in group:
-                rows += text_rows(row.line, row.pieces, body_lines=_TEXT_BODY_LINES)
+            for row in lines_of(group):
+                rows += [f"   {row}"] if isinstance(row, str) else self._text_rows(row)
             rows += _said(group)
         return "\n".join((*rows, *(f"-- {note} --" for note in self.session.notes)))
+
+    def _text_rows(self, row: Row) -> list[str]:
+        label = number_labels(len(self.rows) if self.numbers else 0)(row.number)
+        return text_rows(row.line, row.shown, body_lines=_TEXT_BODY_LINES, label=label)
 
 
 def _title(group: Sequence[Row]) -> str:
@@ -137,14 +149,16 @@ def _said(group: Sequence[Row]) -> list[str]:
     return [f"      {said}"] if said else []
 
 
-def _item(group: list[Row]) -> str:
+def _item(group: list[Row], numbers: bool) -> str:
     row = group[-1]
     line = row.line
     css = line.who + (" tls" if line.tls else "")
-    head = f'<li class="{css}"><time>{milliseconds(group[0].line.at)}</time>{who(line.who)}'
+    head = f'<li class="{css}">{clock(milliseconds(group[0].line.at))}{who(line.who)}'
     if line.kind == "content":
-        return f"{head}{_content(row)}</li>"
-    code = "<br>".join(pieces(one.pieces) or "&nbsp;" for one in group)
+        return f"{head}{_content(row, numbers)}</li>"
+    code = "<br>".join(
+        one if isinstance(one, str) else numbered(one, numbers) for one in lines_of(group)
+    )
     if line.shortened:
         code += f" … ({line.octets:,} octets)"
     mark = chip(row.meaning.outcome, row.meaning.label)
@@ -160,8 +174,10 @@ def _explained(group: list[Row]) -> str:
     if len(group) > 1:
         told = [row for row in group if row.meaning.title and row.meaning.title != title]
         parts = (
-            f"<dt><code>{pieces(row.pieces)}</code></dt><dd>{escape(row.meaning.title)}</dd>"
-            for row in told
+            f"<dt>{row}</dt><dd></dd>"
+            if isinstance(row, str)
+            else f"<dt><code>{escape(row.shown)}</code></dt><dd>{escape(row.meaning.title)}</dd>"
+            for row in lines_of(told)
         )
         inside += f"<dl>{''.join(parts)}</dl>" if told else ""
     inside += _told(meaning)
@@ -188,10 +204,10 @@ def _told(meaning: Meaning) -> str:
     return inside
 
 
-def _content(row: Row) -> str:
+def _content(row: Row, numbers: bool) -> str:
     """A message's octets, folded away; the dots that SMTP and POP3 double are marked."""
     line, meaning = row.line, row.meaning
-    lines = pieces(row.pieces).split("\n")
+    lines = escape(row.shown).split("\n")
     shown = [
         f"<mark>.</mark>{text[1:]}" if text.startswith("..") else text
         for text in lines[:_BODY_LINES]
@@ -204,6 +220,7 @@ def _content(row: Row) -> str:
     more = "".join(f'<p class="more">{note}</p>' for note in notes)
     title = f'<p class="title">{escape(meaning.title)}</p>' if meaning.title else ""
     return (
-        f'<details class="body"><summary>message content, {line.octets:,} octets</summary>'
+        f'<details class="body"><summary>{label(row.number, numbers)}message content, '
+        f"{line.octets:,} octets</summary>"
         f"<pre>{chr(10).join(shown)}</pre>{more}{title}</details>"
     )

@@ -9,13 +9,16 @@ from labserver.notebook.compare import compare
 from labserver.notebook.view import View, frame
 
 
-def fork(shown: Fork) -> View:
+def fork(shown: Fork, *, numbers: bool = False) -> View:
     """The session as it was (A), and as it would have been (B)."""
     if shown.parted_at is None:
         where = "Said again with that line, and nothing differs."
     else:
-        where = f"Line {shown.parted_at} is the first that differs."
+        where = f"Line {shown.parted_at:,} is the first that differs."
     if not shown.said:
         where += " The changed line could not be said there."
     head = frame("fork", "Said again with one line changed", f'<p class="more">{escape(where)}</p>')
-    return View(head + compare(shown.original, shown.changed).html, str(shown))
+    return View(
+        head + compare(shown.original, shown.changed, numbers=numbers).html,
+        shown.text(numbers=numbers),
+    )

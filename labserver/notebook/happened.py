@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labserver.catalog import Outcome, Step, load, path
-from labserver.transcript import Piece, ProtocolName, Session
+from labserver.transcript import ProtocolName, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ _IMAP_LOGIN = re.compile(r'\S+ LOGIN (?:"((?:[^"\\]|\\.)*)"|([^\s"{]+))', re.I)
 
 def asked(session: Session) -> tuple[Asked, ...]:
     """Every command and moment of the session."""
-    shown = session.pieces(body_lines=1)
+    shown = session.texts("said", body_lines=1)
     return tuple(_asked(session, step, shown[step.line]) for step in path(session) if step.command)
 
 
@@ -83,9 +83,9 @@ def _outcome(protocol: ProtocolName, code: str) -> Outcome:
     return reply.outcome if reply else ""
 
 
-def _asked(session: Session, step: Step, shown: tuple[Piece, ...]) -> Asked:
+def _asked(session: Session, step: Step, shown: str) -> Asked:
     typed = session.lines[step.line].who == "C"
-    said = "".join(piece.exact for piece in shown) if typed else ""
+    said = shown if typed else ""
     outcome = _outcome(session.protocol, step.reply)
     return Asked(session.protocol, step.command, said, step.reply, outcome)
 

@@ -16,14 +16,14 @@ _WIDTH = 2000
 """Characters of a row that are shown."""
 
 
-def log(shown: Log) -> View:
+def log(shown: Log, *, numbers: bool = False) -> View:
     """What `read_log` found: the rest named and folded away, then each dialogue explained."""
     many = len(shown.sessions)
     inside = _unread(shown.unread)
     if many > _SESSIONS:
         inside += f'<p class="more">Only the first {_SESSIONS} dialogues are shown.</p>'
     head = frame("log", f"Read from {shown.kind}", inside, facts=[count(many, "dialogue")])
-    sessions = (dialogue(session).html for session in shown.sessions[:_SESSIONS])
+    sessions = (dialogue(session, numbers=numbers).html for session in shown.sessions[:_SESSIONS])
     return View(head + "".join(sessions), str(shown))
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from html import escape
 from itertools import islice
 
+from labserver import normal_form
 from labserver.charsets import is_guessed, unstructured
 from labserver.message import Mailbox, Message
 from labserver.mime import Part
-from labserver.notebook.view import View, count, cut, frame, pieces, varying
-from labserver.transcript import Piece, readable, stable
+from labserver.notebook.view import View, count, cut, frame, varying
+from labserver.transcript import readable
 
 _BODY_OCTETS = 64 * 1024
 """Of the body that are read."""
@@ -285,7 +286,7 @@ def _hops_html(seen: Seen) -> str:
         return ""
     items = []
     for source, by, how in hops:
-        way = pieces((Piece(source or "(itself)", "client.example"),)) if by else ""
+        way = escape(normal_form.shown(source or "(itself)", "client.example"))
         arrow = f'{way} <span aria-hidden="true">→</span> <b>{escape(by)}</b> ' if by else ""
         items.append(f"<li>{arrow}<span>{varying(cut(how, 200))}</span></li>")
     inside = f"{_not_shown(more, 'earlier hop')}<ol>{''.join(items)}</ol>"
@@ -319,32 +320,35 @@ def _raw_html(seen: Seen) -> str:
 def _text(
     seen: Seen, envelope: Sequence[tuple[str, str]], label: str, facts: Sequence[str]
 ) -> Iterator[str]:
-    yield f"{stable(label)}: {', '.join(facts)}"
+    yield f"{normal_form.shown(label)}: {', '.join(facts)}"
     yield "Envelope"
     yield from (f"  {name}: {value}" for name, value in envelope or [("none", "not by SMTP")])
     yield "Header"
     for field in seen.fields:
-        yield "  " + stable(f"{cut(field.name, 80)}: {field.value}")
+        yield "  " + normal_form.shown(f"{cut(field.name, 80)}: {field.value}")
     yield from _left_out(seen.more_fields, "more field")
     kind, rows, rest = seen.body()
     yield f"Body ({kind or 'no text'})"
-    yield from (f"  {stable(row)}".rstrip() for row in rows)
+    yield from (f"  {normal_form.shown(row)}".rstrip() for row in rows)
     if rest:
         yield f"  ({rest} not shown)"
     hops, more = seen.hops()
     if hops:
         yield "Its way"
         yield from _left_out(more, "earlier hop")
-        for number, (_, by, how) in enumerate(hops, more + 1):
-            way = f"client.example -> {by} " if by else ""
-            yield f"  {number}. {way}{stable(cut(how, 200))}".rstrip()
+        for number, (source, by, how) in enumerate(hops, more + 1):
+            source = normal_form.shown(source or "(itself)", "client.example")
+            way = f"{source} -> {by} " if by else ""
+            yield f"  {number}. {way}{normal_form.shown(cut(how, 200))}".rstrip()
     yield "Parts"
     parts, more = seen.parts()
     yield from (f"  {'  ' * part.depth}{said(part)}" for part in parts)
     yield from _left_out(more, "more part")
     yield "Octets as SMTP carries them"
     raw, more = seen.raw(_TEXT_RAW_LINES)
-    yield from (f"  {'.' if dot else ''}{stable(text)}{ending}" for dot, text, ending in raw)
+    yield from (
+        f"  {'.' if dot else ''}{normal_form.shown(text)}{ending}" for dot, text, ending in raw
+    )
     if more:
         yield from _left_out(more, "more line")
     else:

@@ -18,7 +18,6 @@ from labserver.notebook.view import (
     replies_together,
     rows_of,
     sentence,
-    shortened,
     tls_facts,
     tls_name,
     wrapped,
@@ -33,7 +32,9 @@ _REPEATS = 4
 """From so many times on a pattern is drawn only twice."""
 _CELLS = 35
 """Characters in a row of a label, for the narrowest screen."""
-_LABEL_ROWS = 2
+_LABEL_ROWS = 3
+_LONGEST = 2 * _CELLS
+"""Characters of a line that its label shows."""
 
 _CLIENT, _SERVER = 8, 92
 """Where the two stand, in percent of the width: so it is as wide as the page, and not scaled."""
@@ -46,6 +47,8 @@ class _Arrow:
     """What one side sent as one thing: a command, a whole reply, a piece of content."""
 
     who: Side
+    number: str
+    """Of its line, or of its lines; empty where numbers aren't wanted."""
     label: str
     outcome: Outcome
     kind: LineKind
@@ -62,13 +65,14 @@ class _Gap:
     tls: bool
 
 
-def sequence(session: Session, *, reveal: bool = False) -> View:
+def sequence(session: Session, *, reveal: bool = False, numbers: bool = False) -> View:
     """Who said what to whom, one arrow for each command and each reply; TLS is a tunnel.
 
     What repeats is drawn once and counted; of a long session the beginning and the end are
-    drawn. Passwords are masked unless `reveal` is set.
+    drawn. Passwords are masked unless `reveal` is set; with `numbers` each arrow has the numbers
+    of its lines, from 1.
     """
-    every = list(_repeats_together(list(_arrows(session, reveal))))
+    every = list(_repeats_together(list(_arrows(session, reveal, numbers))))
     steps = bounded(every, _MOST_ARROWS, lambda n: _Gap(f"{n:,} more aren't drawn", every[-1].tls))
     label = f"{session.protocol} on {session.listener}, in sequence"
     html = frame(
@@ -83,19 +87,22 @@ def sequence(session: Session, *, reveal: bool = False) -> View:
 # -- what is drawn
 
 
-def _arrows(session: Session, reveal: bool) -> Iterator[_Arrow]:
+def _arrows(session: Session, reveal: bool, numbers: bool) -> Iterator[_Arrow]:
     asked = {line: step.command for step in path(session) for line in step.lines}
-    rows = rows_of(session, reveal=reveal)
-    number = 0
+    rows = rows_of(session, reveal=reveal, longest=_LONGEST)
     for group in replies_together(rows):
         last = group[-1]
         line = last.line
         meaning = last.meaning
-        alike = " ".join(
-            (line.who, line.kind, asked.get(number, ""), meaning.label, meaning.anchor)
-        )
-        yield _Arrow(line.who, _label(group), meaning.outcome, line.kind, line.tls, alike)
-        number += len(group)
+        command = asked.get(group[0].number - 1, "")
+        alike = " ".join((line.who, line.kind, command, meaning.label, meaning.anchor))
+        number = _numbers(group) if numbers else ""
+        yield _Arrow(line.who, number, _label(group), meaning.outcome, line.kind, line.tls, alike)
+
+
+def _numbers(group: Sequence[Row]) -> str:
+    first, last = group[0].number, group[-1].number
+    return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
 def _label(group: Sequence[Row]) -> str:
@@ -103,8 +110,7 @@ def _label(group: Sequence[Row]) -> str:
     if first.line.kind == "content":
         return f"message content, {first.line.octets:,} octets"
     more = f" (and {count(len(group) - 1, 'line')} more)" if len(group) > 1 else ""
-    text = first.stable.replace("\n", " ").strip() or "(empty line)"
-    return shortened(text, _CELLS * _LABEL_ROWS - len(more)) + more
+    return (first.shown.replace("\n", " ").strip() or "(empty line)") + more
 
 
 def _repeats_together(arrows: list[_Arrow]) -> Iterator[_Arrow | _Gap]:
@@ -156,8 +162,7 @@ def _text(session: Session, label: str, steps: Sequence[_Arrow | _Gap]) -> str:
 
 
 def _signed(arrow: _Arrow) -> str:
-    sign = MARKS[arrow.outcome][1]
-    return f"{sign} {arrow.label}" if sign else arrow.label
+    return " ".join(filter(None, (arrow.number, MARKS[arrow.outcome][1], arrow.label)))
 
 
 # -- as a drawing
@@ -213,14 +218,17 @@ class _Drawing:
         if isinstance(step, _Gap):
             self._note(f"⋮ {step.note} ⋮")
             return
-        rows = wrapped(step.label, _CELLS, most=_LABEL_ROWS)
+        first = _CELLS - len(step.number) - 1 if step.number else 0
+        rows = wrapped(step.label, _CELLS, first=first, most=_LABEL_ROWS)
         start = step.who == "C"
         x, anchor = (_CLIENT + 2.5, "start") if start else (_SERVER - 2.5, "end")
         css, sign = MARKS[step.outcome]
         spans = []
         for number, row in enumerate(rows):
             self.y += _ROW
-            mark = f'<tspan class="{css}">{sign}</tspan> ' if sign and not number else ""
+            mark = f'<tspan class="number">{step.number}</tspan> ' if step.number else ""
+            mark += f'<tspan class="{css}">{sign}</tspan> ' if sign else ""
+            mark = "" if number else mark
             spans.append(
                 f'<text x="{x}%" y="{self.y:g}" text-anchor="{anchor}">{mark}{escape(row)}</text>'
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
+from labserver import normal_form
 from labserver.lab import Lab
 from labserver.network import Address
 from labserver.notebook.card import card
@@ -17,8 +18,7 @@ _SESSIONS_SHOWN = 8
 
 @dataclass(frozen=True, slots=True, repr=False)
 class State:
-    """A frozen picture of a lab. As text it is the same on every machine, unless ports are asked
-    for; as HTML the ports are marked as what differs."""
+    """A frozen picture of a lab. As text it has its ports only where they are asked for."""
 
     hostname: str
     closed: bool
@@ -50,7 +50,7 @@ class State:
     def _repr_html_(self) -> str:
         listeners = [
             f"<code>{name}</code>"
-            f'<code>{host}, <var data-stable="any free port">{port}</var></code>'
+            f"<code>{host}, {normal_form.shown(str(port), 'any free port')}</code>"
             f"<span>{escape(_purpose(name))}</span>"
             for name, (host, port) in self.listeners.items()
         ]

@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from labserver.notebook.view import View, frame, tls_name
+from labserver import normal_form
+from labserver.notebook.view import View, clock, frame, tls_name
 from labserver.transcript import Session
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ def _handshake(session: Session) -> tuple[int, int]:
 
 # -- as text, and as a table
 
+_WAITED = {
+    "handshake": "TLS handshake",
+    "client": "waiting for the client",
+    "server": "waiting for the server",
+}
+"""For each part of the time its name."""
+
 
 def _text(label: str, measured: Sequence[_Measured]) -> str:
     rows = [
@@ -132,6 +140,10 @@ def _text(label: str, measured: Sequence[_Measured]) -> str:
     ]
     for part in ("commands", "replies", "messages"):
         rows.append((f"octets of {part}", [f"{one.octets[part]:,}" for one in measured]))
+    if not normal_form.wanted():
+        rows.append(("octets that TLS adds", [f"{one.octets['TLS']:,}" for one in measured]))
+        for part, name in _WAITED.items():
+            rows.append((name, [_ms(one.seconds(part)) for one in measured]))
     first = max(len(name) for name, _ in rows)
     widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(measured))]
     lines = []
@@ -148,13 +160,12 @@ def _table(measured: Sequence[_Measured]) -> str:
         )
 
     rows = [row("round trips", (f"{one.round_trips:,}" for one in measured))]
-    for part in ("handshake", "client", "server"):
-        name = "TLS handshake" if part == "handshake" else f"waiting for the {part}"
-        rows.append(row(name, (f"<time>{_ms(one.seconds(part))}</time>" for one in measured)))
+    for part, name in _WAITED.items():
+        rows.append(row(name, (clock(_ms(one.seconds(part))) for one in measured)))
     for part in ("commands", "replies", "messages"):
         rows.append(row(f"octets of {part}", (f"{one.octets[part]:,}" for one in measured)))
     # A certificate's and a ticket's length differ from run to run.
-    tls = (f'<var data-stable="…">{one.octets["TLS"]:,}</var>' for one in measured)
+    tls = (normal_form.shown(f"{one.octets['TLS']:,}", "…") for one in measured)
     rows.append(row("octets that TLS adds", tls))
     names = "".join(f'<th scope="col">{escape(one.name)}</th>' for one in measured)
     return (

@@ -1,9 +1,9 @@
 """What a view is, and the parts that the views are made of.
 
 A view is self-contained HTML: no script, nothing fetched; readable without colour and by a screen
-reader; light and dark follow the page it stands in. All that came over the wire is escaped. What
-differs from run to run stands in `<time>` elements and in `<var data-stable="…">`, so that stored
-outputs can be compared. The same as text is stable throughout.
+reader; light and dark follow the page it stands in. All that came over the wire is escaped. A view
+shows what was said, as HTML and as text; where outputs are stored, both are in normal form
+(`normal_form.py`). Each line is shown up to `LONGEST` characters, and says what is left out.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from html import escape
 from importlib.resources import files
 from typing import TypeVar
 
+from labserver import normal_form
 from labserver.catalog import Meaning, Outcome, explain
-from labserver.transcript import Line, Piece, Session, Side, machine_made
+from labserver.transcript import Line, Session, Side
 
 T = TypeVar("T")
+U = TypeVar("U")
+
+LONGEST = 1000
+"""Characters of a line that a view shows, a longest line of text (RFC 5321 section 4.5.3.1.6)."""
+MOST_REPLY_LINES = 60
+"""Lines of one reply that a view shows."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -29,7 +36,6 @@ class View:
     html: str
     """Stands alone in any page."""
     text: str
-    """The same on every machine and at any time."""
 
     def __str__(self) -> str:
         return self.text
@@ -45,14 +51,12 @@ class View:
 class Row:
     """A line of a session with all that is shown of it."""
 
+    number: int
+    """Counts the session's lines, from 1; each line of a multi-line reply has its own."""
     line: Line
-    pieces: tuple[Piece, ...]
+    shown: str
+    """What was said, or its normal form where outputs are stored."""
     meaning: Meaning
-
-    @property
-    def stable(self) -> str:
-        """The line as text that doesn't differ between two runs."""
-        return "".join(piece.stable for piece in self.pieces)
 
 
 SIDES: dict[Side, str] = {"C": "client", "S": "server"}
@@ -72,13 +76,16 @@ LOCK = (
 )
 
 
-def rows_of(session: Session, *, reveal: bool = False, body_lines: int = 1) -> list[Row]:
-    """Each line of the session with its shown parts and its meaning.
+def rows_of(
+    session: Session, *, reveal: bool = False, body_lines: int = 1, longest: int = LONGEST
+) -> list[Row]:
+    """Each line of the session with what is shown of it and its meaning.
 
-    Of message content only so many lines are shown.
+    Of message content only so many lines are shown, of each line only so many characters.
     """
-    shown = session.pieces(reveal=reveal, body_lines=body_lines)
-    return [Row(*parts) for parts in zip(session.lines, shown, explain(session), strict=True)]
+    shown = session.texts(reveal=reveal, body_lines=body_lines, longest=longest)
+    lines = enumerate(zip(session.lines, shown, explain(session), strict=True), 1)
+    return [Row(number, *parts) for number, parts in lines]
 
 
 def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -93,6 +100,13 @@ def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
         group = []
     if group:
         yield group
+
+
+def lines_of(group: Iterable[Row]) -> list[Row | str]:
+    """The lines of a reply; of a very long one the beginning, what is left out, and the end."""
+    return bounded(
+        [*group], MOST_REPLY_LINES, lambda n: f"[{n:,} more lines of this reply not shown]"
+    )
 
 
 def tls_facts(session: Session) -> list[str]:
@@ -117,11 +131,10 @@ def frame(kind: str, label: str, inside: str, *, facts: Iterable[str] = (), time
     Facts are text; inside is HTML.
     """
     spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
-    clock = f"<time>{escape(time)}</time>" if time else ""
     return (
         f"{styles(kind)}"
         f'<section class="ml-view ml-{kind}" role="group" aria-label="{escape(label)}">'
-        f"<header><b>{escape(label)}</b>{spans}{clock}</header>{inside}</section>"
+        f"<header><b>{escape(label)}</b>{spans}{time and clock(time)}</header>{inside}</section>"
     )
 
 
@@ -133,19 +146,24 @@ def styles(kind: str) -> str:
     return f"<style>{''.join(sheet.strip() for sheet in sheets)}</style>"
 
 
-def pieces(shown: Sequence[Piece]) -> str:
-    """Parts of a line, with the stable form beside what differs from run to run."""
-    return "".join(
-        escape(piece.exact)
-        if piece.exact == piece.stable
-        else f'<var data-stable="{escape(piece.stable)}">{escape(piece.exact)}</var>'
-        for piece in shown
-    )
-
-
 def varying(text: str) -> str:
-    """Text with dates and the like marked for comparison."""
-    return pieces(machine_made(text))
+    """Text that may hold dates and the like, as HTML."""
+    return escape(normal_form.shown(text))
+
+
+def clock(text: str) -> str:
+    """A time, which differs from run to run."""
+    return f"<time>{escape(normal_form.shown(text, ''))}</time>"
+
+
+def numbered(row: Row, numbers: bool) -> str:
+    """What is shown of a line, with its number before it if that is wanted."""
+    return f"{label(row.number, numbers)}{escape(row.shown) or '&nbsp;'}"
+
+
+def label(number: int, numbers: bool) -> str:
+    """A line's number, if that is wanted."""
+    return f'<span class="number">{number:,}</span> ' if numbers else ""
 
 
 def who(side: Side) -> str:
@@ -178,16 +196,17 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms"
 
 
-def cut(text: str, most: int) -> str:
-    """Text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def cut(text: str, most: int = LONGEST) -> str:
+    """Text of at most so many characters; what is cut says how many are left out."""
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]} … {count(left, 'character')} more"
 
 
-def bounded(items: list[T], most: int, gap: Callable[[int], T]) -> list[T]:
+def bounded(items: Sequence[T], most: int, gap: Callable[[int], U]) -> list[T | U]:
     """At most so many items: the beginning, what tells how many are left out, the end."""
     left_out = len(items) - most
     if left_out <= 0:
-        return items
+        return [*items]
     last = most // 3
     return [*items[: most - last], gap(left_out), *items[-last:]]
 

@@ -6,19 +6,23 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from typing import NamedTuple
 
+from labserver import normal_form
 from labserver.notebook.view import (
     LOCK,
+    LONGEST,
     View,
     bounded,
+    clock,
     count,
     frame,
+    label,
     milliseconds,
-    pieces,
     tls_name,
     who,
 )
-from labserver.transcript import MASK, Line, Piece, Record, Session, readable, rows_of
+from labserver.transcript import MASK, Line, Record, Session, numbered, readable, rows_of
 
 _MOST_ROWS = 200
 """Shown of the plain lines, and as many of the TLS records."""
@@ -29,31 +33,37 @@ section 5.2)."""
 _SCALE = 8
 """Octets in one pixel of a record's bar."""
 
-_PlainRow = tuple[Line, tuple[Piece, ...]]
+
+class _Plain(NamedTuple):
+    """A line that could be read."""
+
+    number: int
+    line: Line
+    shown: str
 
 
-def wire(session: Session, *, reveal: bool = False) -> View:
+def wire(session: Session, *, reveal: bool = False, numbers: bool = False) -> View:
     """What somebody on the path between client and server sees.
 
     Without TLS everything: each command, the password (plain, or in base64, which hides nothing),
     the message. Under TLS only how many octets went which way. Passwords are masked unless
-    `reveal` is set, and it is said that they are.
+    `reveal` is set, and it is said that they are; with `numbers` each line has its number, from 1.
     """
-    seen = _Seen(session, reveal)
-    label = f"{session.protocol} on {session.listener}, on the wire"
-    html = frame("wire", label, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
-    text = "\n".join((f"{label}: {', '.join(seen.facts())}", *seen.text()))
+    seen = _Seen(session, reveal, numbers)
+    title = f"{session.protocol} on {session.listener}, on the wire"
+    html = frame("wire", title, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
+    text = "\n".join((f"{title}: {', '.join(seen.facts())}", *seen.text()))
     return View(html, text)
 
 
 class _Seen:
     """What is to be seen on the path, in its order."""
 
-    def __init__(self, session: Session, reveal: bool) -> None:
-        self.session, self.reveal = session, reveal
-        shown = session.pieces(reveal=reveal, body_lines=_BODY_LINES)
-        both = zip(session.lines, shown, strict=True)
-        self.plain: list[_PlainRow] = [(line, parts) for line, parts in both if not line.tls]
+    def __init__(self, session: Session, reveal: bool, numbers: bool) -> None:
+        self.session, self.reveal, self.numbers = session, reveal, numbers
+        shown = session.texts(reveal=reveal, body_lines=_BODY_LINES, longest=LONGEST)
+        both = enumerate(zip(session.lines, shown, strict=True), 1)
+        self.plain = [_Plain(n, line, text) for n, (line, text) in both if not line.tls]
         records = session.records
         self.unread: list[Record] = []
         """Plain octets of which no line tells: beyond the bound, or where TLS was due."""
@@ -62,14 +72,14 @@ class _Seen:
         self.tls = [record for record in records if record.type != "plain"]
         begins = _first_of_dialogue(session, self.tls)
         self.handshake, self.tunnel = self.tls[:begins], self.tls[begins:]
-        self.exposed = any(line.secret for line, _ in self.plain)
+        self.exposed = any(one.line.secret for one in self.plain)
 
     def facts(self) -> list[str]:
         """What could be read, in words."""
         if not self.plain and not self.unread:
             return ["nothing could be read" if self.tls else "nothing was sent"]
         facts = ["the password could be read"] if self.exposed else []
-        if any(line.kind == "content" for line, _ in self.plain):
+        if any(one.line.kind == "content" for one in self.plain):
             facts.append("the message could be read")
         if not facts:
             facts.append("only the beginning could be read" if self.tls else "all could be read")
@@ -88,44 +98,51 @@ class _Seen:
                 "On the path it could be read.</li>"
             )
         if self.handshake:
-            octets = f"{sum(record.octets for record in self.handshake):,}"
-            number = f"{len(self.handshake):,}"
+            octets = sum(record.octets for record in self.handshake)
             inside = "".join(
-                f"<li>{who(one.who)} {escape(one.type)}, {_varying(f'{one.octets:,}')} octets</li>"
-                for one in self.handshake[:_MOST_ROWS]
+                bounded(
+                    [
+                        f"<li>{who(one.who)} {escape(one.type)}, {_varying(one.octets)} octets</li>"
+                        for one in self.handshake
+                    ],
+                    _MOST_ROWS,
+                    _html_gap,
+                )
             )
             yield (
                 f'<li class="tls aside">{LOCK}<details><summary>{tls_name(self.session)} '
-                f"handshake: {_varying(number)} records, {_varying(octets)} octets</summary>"
-                f"<ul>{inside}</ul></details></li>"
+                f"handshake: {_varying(len(self.handshake))} records, {_varying(octets)} octets"
+                f"</summary><ul>{inside}</ul></details></li>"
             )
         yield from bounded([_record(one) for one in self.tunnel], _MOST_ROWS, _html_gap)
         if not (self.plain or self.unread or self.tls):
             yield '<li class="aside">Nothing crossed the wire.</li>'
 
-    def _turn(self, rows: list[_PlainRow]) -> str:
+    def _turn(self, rows: list[_Plain]) -> str:
         """What one side said before the other spoke, or a piece of content."""
-        line, parts = rows[0]
+        number, line, shown = rows[0]
         if line.kind == "content":
             more = line.text_lines - _BODY_LINES
             rest = f'<p class="more">{more:,} more lines</p>' if more > 0 else ""
             said = (
-                f"<details><summary>message content, {line.octets:,} octets</summary>"
-                f"<pre>{pieces(parts)}</pre>{rest}</details>"
+                f"<details><summary>{label(number, self.numbers)}message content, "
+                f"{line.octets:,} octets</summary><pre>{escape(shown)}</pre>{rest}</details>"
             )
         else:
-            said = "<br>".join(self._code(*row) for row in rows)
-            said = f"<code>{said}</code>"
-        for one, _ in rows:
-            if decoded := self._decoded(one):
+            lines = bounded(
+                [*map(self._code, rows)], _MOST_ROWS, lambda n: f"[{n:,} more lines not shown]"
+            )
+            said = f"<code>{'<br>'.join(lines)}</code>"
+        for one in rows[:_MOST_ROWS]:
+            if decoded := self._decoded(one.line):
                 said += f'<p class="more">base64 of <code>{escape(decoded)}</code></p>'
         return _item(line.who, line.at, said)
 
-    def _code(self, line: Line, parts: tuple[Piece, ...]) -> str:
-        shown = pieces(parts) or "&nbsp;"
-        if line.secret is None or self.reveal:
-            return shown
-        return shown.replace(MASK, f'<b class="masked">{MASK}</b>')
+    def _code(self, one: _Plain) -> str:
+        shown = escape(one.shown) or "&nbsp;"
+        if one.line.secret is not None and not self.reveal:
+            shown = shown.replace(MASK, f'<b class="masked">{MASK}</b>')
+        return f"{label(one.number, self.numbers)}{shown}"
 
     def _decoded(self, line: Line) -> str:
         """What a shown secret says, where it is base64."""
@@ -136,10 +153,10 @@ class _Seen:
             said = b64decode(line.data[start:end], validate=True).decode("utf-8")
         except ValueError:
             return ""
-        return readable(said.encode())
+        return readable(said.encode(), LONGEST)
 
     def _unread(self, record: Record) -> str:
-        said = readable(record.data) if self.reveal or record.who == "S" else MASK
+        said = readable(record.data, LONGEST) if self.reveal or record.who == "S" else MASK
         code = f"<code>{escape(said)}</code>"
         return _item(
             record.who, record.at, f'{code}<p class="more">{self._unread_note(record)}</p>'
@@ -151,26 +168,31 @@ class _Seen:
     # -- as text
 
     def text(self) -> Iterator[str]:
-        """The same as text, without what differs from run to run."""
-        lines = [rows_of(line, parts, body_lines=_BODY_LINES) for line, parts in self.plain]
+        """The same as text."""
+        label = numbered(len(self.session.lines) if self.numbers else 0)
+        lines = [
+            rows_of(line, shown, body_lines=_BODY_LINES, label=label(number))
+            for number, line, shown in self.plain
+        ]
         yield from (
             row for rows in bounded(lines, _MOST_ROWS, lambda n: [_text_gap(n)]) for row in rows
         )
-        yield from (
-            f"{record.who}: [{self._unread_note(record)}]" for record in self.unread[:_MOST_ROWS]
-        )
+        unread = [f"{record.who}: [{self._unread_note(record)}]" for record in self.unread]
+        yield from bounded(unread, _MOST_ROWS, _text_gap)
         if self.exposed and not self.reveal:
             yield f"-- {MASK} hides a password here; on the path it could be read --"
         if self.handshake:
-            yield "-- TLS handshake --"
+            octets = sum(record.octets for record in self.handshake)
+            told = f": {len(self.handshake):,} records, {octets:,} octets"
+            yield f"-- TLS handshake{normal_form.shown(told, '')} --"
         tunnel = [f"{one.who}: [{one.type}, {one.octets:,} octets]" for one in self.tunnel]
         yield from bounded(tunnel, _MOST_ROWS, _text_gap)
 
 
-def _turns(rows: Sequence[_PlainRow]) -> Iterator[list[_PlainRow]]:
-    for _, turn in groupby(rows, key=lambda row: (row[0].who, row[0].kind == "content")):
+def _turns(rows: Sequence[_Plain]) -> Iterator[list[_Plain]]:
+    for _, turn in groupby(rows, key=lambda row: (row.line.who, row.line.kind == "content")):
         some = list(turn)
-        if some[0][0].kind == "content":
+        if some[0].line.kind == "content":
             yield from ([one] for one in some)
         else:
             yield some
@@ -207,11 +229,12 @@ def _record(record: Record) -> str:
 def _item(side: str, at: float, inside: str, css: str = "") -> str:
     name = f"{side} {css}".strip()
     speaker = who("C" if side == "C" else "S")
-    return f'<li class="{name}"><time>{milliseconds(at)}</time>{speaker}<div>{inside}</div></li>'
+    return f'<li class="{name}">{clock(milliseconds(at))}{speaker}<div>{inside}</div></li>'
 
 
-def _varying(text: str) -> str:
-    return pieces((Piece(text, "…"),))
+def _varying(number: int) -> str:
+    """How many, where certificates and tickets make that differ from run to run."""
+    return normal_form.shown(f"{number:,}", "…")
 
 
 def _html_gap(number: int) -> str:

@@ -204,8 +204,8 @@ def spoken(session: Session) -> list[str]:
 
 def commands(session: Session) -> list[str]:
     """The command lines, as they are shown where texts are compared."""
-    shown = zip(session.lines, session.pieces(), strict=True)
-    return ["".join(p.stable for p in pieces) for line, pieces in shown if line.kind == "command"]
+    lines = zip(session.lines, session.texts("normal"), strict=True)
+    return [text for line, text in lines if line.kind == "command"]
 
 
 @dataclass(frozen=True)
