@@ -252,9 +252,9 @@ def test_views_are_made_by_the_code_on_their_page(generate: ModuleType) -> None:
     shown = generate.examples(page)
     assert list(shown) == re.findall(r"^:file: (\S+)$", page, re.MULTILINE)
     kinds = [re.findall(r'<section class="ml-view ml-(\w+)"', html) for html in shown.values()]
-    assert [kind for (kind,) in kinds] == [
-        *("dialogue", "sequence", "wire", "wire", "states", "timeline", "compare"),
-        *("message", "dialogue"),
+    assert [" ".join(kind) for kind in kinds] == [
+        *("dialogue", "fork compare", "sequence", "wire", "wire", "states", "timeline"),
+        *("compare", "message", "dialogue"),
     ]
     assert not any("lab-password" in html for html in shown.values())
 
