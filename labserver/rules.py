@@ -10,15 +10,24 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, MISSING, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
 from fnmatch import fnmatchcase
 from random import Random
 from typing import ClassVar, Literal, NamedTuple
 
 from labserver.catalog.tables import PROTOCOLS, Command, load
 from labserver.transcript import ProtocolName
+
+
+def most_connections() -> int | None:
+    """How many connections one listener can hold; `None` where the system sets no such bound.
+
+    Windows' `select` takes 512 sockets, and the lab's loop needs some of them itself.
+    """
+    return 500 if sys.platform == "win32" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +38,9 @@ class Limits:
     """Octets of one message; beyond it SMTP answers 552 (RFC 1870 section 6)."""
     recipients: int = 100
     """Recipients of one message; beyond it 452 (RFC 5321 section 4.5.3.1.8)."""
-    connections: int = 1000
-    """Connections open at once on one listener; one more is told to come back later."""
+    connections: int = field(default_factory=lambda: most_connections() or 1000)
+    """Connections open at once on one listener; one more is told to come back later. 500 by
+    default and at most on Windows, whose `select` takes no more than 512 sockets."""
     smtp_idle: float = 300.0
     """Seconds an SMTP client may say nothing (RFC 5321 section 4.5.3.2.7)."""
     pop3_idle: float = 600.0
@@ -57,13 +67,18 @@ class Limits:
     """Octets of one session that its transcript keeps."""
 
     def __post_init__(self) -> None:
-        for name, field in self.__dataclass_fields__.items():
-            kinds = (int, float) if field.type == "float" else (int,)
+        for name, about in self.__dataclass_fields__.items():
+            kinds = (int, float) if about.type == "float" else (int,)
             value = getattr(self, name)
             # `not >` refuses nan as well.
             if type(value) not in kinds or not value > 0:
                 whole = "a number" if float in kinds else "a whole number"
                 raise ValueError(f"The limit {name} must be {whole} above 0, not {value!r}.")
+        if (most := most_connections()) is not None and self.connections > most:
+            raise ValueError(
+                f"The limit connections can be at most {most} on Windows, not {self.connections}: "
+                "its select() takes 512 sockets."
+            )
 
 
 # -- an occasion, and what rules say to it

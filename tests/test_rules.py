@@ -1376,3 +1376,13 @@ def test_what_other_servers_do_on_purpose_a_rule_does(virtual: Lab, theirs: str,
 
 def test_every_line_of_theirs_is_on_the_page() -> None:
     assert {theirs for theirs, _ in rows_of_theirs()} == set(THEIRS)
+
+
+def test_windows_holds_500_connections_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Limits().connections == 1000
+    assert Limits(connections=2000).connections == 2000
+    monkeypatch.setattr("sys.platform", "win32")
+    assert Limits().connections == Limits(connections=500).connections == 500
+    for more in (501, 1000, 10**6):
+        with pytest.raises(ValueError, match=r"at most 500 on Windows, .* 512 sockets\."):
+            Limits(connections=more)
