@@ -234,16 +234,24 @@ def smtp_server(kept: Path) -> Peer:
 
 
 def maildev(kept: Path) -> Peer:
+    return _maildev(kept, "MailDev", "maildev/bin/maildev")
+
+
+def maildev_3(kept: Path) -> Peer:
+    return _maildev(kept, "MailDev 3", "maildev3/dist/bin/maildev.js", "--web-ip", HOST)
+
+
+def _maildev(kept: Path, name: str, program: str, *options: str) -> Peer:
     node, modules = node_modules(kept)
 
     def command(folder: Path) -> Command:
         smtp, web = (HOST, free_port()), free_port()
-        arguments = [node, str(modules / "maildev" / "bin" / "maildev"), "--silent"]
+        arguments = [node, str(modules / program), "--silent", *options]
         arguments += ["--ip", HOST, "--smtp", str(smtp[1]), "--web", str(web)]
         return Command([*arguments, "--mail-directory", str(folder / "mail")], {"smtp": smtp})
 
-    version = node_version(modules / "maildev")
-    return Peer("MailDev", f"a file each, not synchronised; {_PATIENT}", version, command)
+    version = node_version(modules / program.partition("/")[0])
+    return Peer(name, f"a file each, not synchronised; {_PATIENT}", version, command)
 
 
 def sendria(kept: Path) -> Peer:
@@ -263,6 +271,7 @@ PEERS: Mapping[str, Callable[[Path], Peer]] = {
     "Postfix smtp-sink": smtp_sink,
     "smtp-server (Node)": smtp_server,
     "MailDev": maildev,
+    "MailDev 3": maildev_3,
     "sendria": sendria,
 }
 """How each is had, given the folder where what is fetched is kept. Each may raise `Missing`."""
@@ -339,7 +348,7 @@ def node_modules(kept: Path) -> tuple[str, Path]:
     """Node, and a folder with what servers/package-lock.json names, fetched if need be."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise Missing("there is no Node with npm: install Node 18 or newer")
+        raise Missing("there is no Node with npm: install Node 20 or newer")
     pins = [SERVERS / "package.json", SERVERS / "package-lock.json"]
 
     def fetch(new: Path) -> list[str]:
