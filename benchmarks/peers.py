@@ -337,11 +337,12 @@ def debian_program(name: str, package: str) -> str:
 
 
 def debian_version(package: str) -> str:
+    """The version of a Debian package. Raises `Missing`: a number without it says nothing."""
     query = ["dpkg-query", "--show", "--showformat=${Version}", package]
-    try:
-        return processes.run(query).stdout.strip() or "version unknown"
-    except OSError:
-        return "version unknown"
+    with contextlib.suppress(OSError):
+        if version := processes.run(query).stdout.strip():
+            return version
+    raise Missing(f"its version can't be read: it isn't from Debian's package {package}")
 
 
 def node_modules(kept: Path) -> tuple[str, Path]:

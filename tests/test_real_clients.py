@@ -19,6 +19,7 @@ from dialogue import said
 
 from labserver import Lab, Session
 from labserver.network.loopback import LoopbackNetwork
+from tests.interop.stage import MissingError, swaks_version
 
 pytestmark = pytest.mark.realclient
 
@@ -75,6 +76,11 @@ def run(tmp_path: Path) -> Run:
         path = shutil.which(program)
         if path is None:
             pytest.skip(f"{program} is not installed (Debian: apt-get install {program})")
+        if program == "swaks":
+            try:
+                swaks_version()
+            except MissingError as missing:
+                pytest.skip(str(missing))
         done = subprocess.run(
             [path, *arguments],
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},

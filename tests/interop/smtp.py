@@ -28,6 +28,7 @@ from tests.interop.stage import (
     package,
     program,
     spoken,
+    swaks_version,
 )
 
 HELO = "client.example"
@@ -464,7 +465,7 @@ CLIENTS = [
     ),
     Client(
         "swaks",
-        program("swaks", "--version", pattern=r"\d{8}\.\d+"),
+        swaks_version,
         swaks,
         {
             "utf8_address": _NO_UTF8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -257,19 +258,33 @@ class Client:
 
 
 def play(operation: Operation, client: Client) -> None:
-    """Play one cell. Raises `AssertionError` where it failed, `MissingError` without client."""
+    """Play one cell. Raises `AssertionError` where it failed, `MissingError` without client, or
+    with one that lacks something or doesn't tell which it is."""
+    client.version()
     with stage(operation.limits) as made:
         operation.play(made, client.does)
         made.judge(client)
 
 
+@functools.cache
+def swaks_version() -> str:
+    """The version of a swaks that speaks TLS; without Perl's Net::SSLeay it does not."""
+    version = program("swaks", "--version", pattern=r"\d{8}\.\d+")()
+    done = subprocess.run([_found("swaks"), "--support"], capture_output=True, timeout=SECONDS)
+    if "TLS not available" in _text(done.stdout + done.stderr):
+        raise MissingError("swaks speaks no TLS here (Debian: apt-get install libnet-ssleay-perl)")
+    return version
+
+
 def program(name: str, *arguments: str, pattern: str = r"\d+(?:\.\d+)+") -> Callable[[], str]:
     """How to find a program's version: what matches the pattern first when it is asked."""
 
+    @functools.cache
     def version() -> str:
         done = subprocess.run([_found(name), *arguments], capture_output=True, timeout=SECONDS)
         match = re.search(pattern, _text(done.stdout + done.stderr))
-        assert match is not None, f"{name} doesn't tell its version"
+        if match is None:
+            raise MissingError(f"{name} doesn't tell its version")
         return match[0]
 
     return version
