@@ -7,13 +7,14 @@ from a grammar and from the corpus, `benchmarks/fuzz.py` by coverage for as long
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import re
 import socket
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,8 @@ from labserver.servers.addresses import is_address, read_path
 from labserver.servers.imap.commands import all_commands
 from labserver.servers.imap.structure import Body, Envelope
 from labserver.transcript import ProtocolName, Side
+from labserver.web.mail import Letter
+from tests.steps import steps
 
 CORPUS = Path(__file__).parent / "corpus"
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -400,3 +403,145 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "messages": messages,
     "logs": logs,
 }
+
+
+# -- what each reader's work grows with
+
+
+def letter(octets: bytes) -> Message:
+    return Message(octets, 1, NOON, frozenset(), None)
+
+
+def fields(octets: bytes) -> None:
+    message = letter(octets)
+    for field in ("Subject", "From", "To", "Date", "Content-Type", "Message-ID"):
+        message[field]
+
+
+def email(octets: bytes) -> None:
+    for part in letter(octets).email.walk():
+        with contextlib.suppress(RecursionError):  # so Python's own reading of a field gives up
+            part.get_content_type()
+            part.get_filename()
+
+
+def on_the_page(octets: bytes) -> None:
+    seen = Letter(letter(octets))
+    seen.values()
+    seen.rendered()
+
+
+def log(octets: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        read_log(octets.decode("utf-8", "replace"))
+
+
+def json(octets: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        Session.from_json(octets.decode("utf-8", "replace"))
+
+
+def one_dialogue(octets: bytes) -> None:
+    for protocol in PROTOCOLS:
+        read = dialogue(protocol, Bounds(body=65_536, session=4_194_304, lines=100_000))
+        read.feed(0.0, "C", octets, False)
+
+
+def written(octets: bytes) -> None:
+    message = Part(octets)
+    bytes(Envelope(message))
+    bytes(Body(message).extended)
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "addresses": addresses,
+    "dialogue": one_dialogue,
+    "email": email,
+    "fields": fields,
+    "imap commands": imap_commands,
+    "imap messages": written,
+    "json": json,
+    "log": log,
+    "message": lambda octets: str(letter(octets)),
+    "page": on_the_page,
+    "show": lambda octets: show(letter(octets)),
+}
+"""What reads octets that strangers wrote, a name for each."""
+
+_HEADER = b"From: a@b.example\r\n"
+_MULTIPART = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+_HTML = b"Content-Type: text/html\r\n\r\n"
+_TRIED: Mapping[str, Sequence[tuple[bytes, bytes]]] = {
+    # what stands before, and what is repeated
+    "addresses": [
+        (b"<", b"a."),
+        (b"", b"("),
+        (b"<", b"@a,"),
+        (b'"', b'\\"'),
+        (b"", b"<"),
+        (b"", b"a:"),
+    ],
+    "imap commands": [
+        *((b"a LOGIN ", b"x"), (b"a SEARCH ", b"NOT "), (b"a SEARCH ", b"("), (b"a FETCH ", b"1,")),
+        *((b"a STORE 1 FLAGS (", b"k "), (b"a FETCH 1 (", b"BODY[] "), (b'a LIST "" "', b"*a")),
+        *((b'a LOGIN "', b'\\"'), (b"a FETCH 1 BODY[", b"1."), (b"", b"a NOOP\r\n")),
+    ],
+    "json": [
+        *((b'{"version": 1, "lines": [', b"[],"), (b"", b"["), (b'{"a":', b'{"a":'), (b'"', b"x")),
+        *((b'{"version": ', b"1"), (b'{"version": 1, "lines": [', b"{},"), (b"", b"\\u0041")),
+    ],
+    "log": [
+        *(
+            (b"", unit)
+            for unit in (b">", b"> ", b"AUTH ", b"AUTH\n", b"C: AUTH LOGIN\n", b"\n", b" ")
+        ),
+        *((b"", unit) for unit in (b"-> EHLO x\n<- 250 x\n", b"250-x\n", b"S: 250 x\nC: NOOP\n")),
+        *(
+            (b"", unit)
+            for unit in (b"<a@b> ", b"550 5.1.1 no; ", b"=?utf-8?q?a?= ", b"\x1b[2J", b"a")
+        ),
+        *((b"AUTH LOGIN\n", unit) for unit in (b"QUFBQUFBQUE=\n", b"QUFB ", b"334 \n")),
+        *(
+            (b"Final-Recipient: rfc822; a@b\n", unit)
+            for unit in (b"Status: 5.1.1\n", b" x\n", b"; ")
+        ),
+        *(
+            (b"Nov 30 12:00:00 h postfix/smtp[1]: A1: ", unit)
+            for unit in (b"to=<a@b>, ", b"(", b"x ")
+        ),
+    ],
+}
+_MAIL = [
+    *((b"", unit) for unit in (b"a", b"\r\n", b"\r", b"\n", b"X: y\r\n", b"X", b" \r\n", b":")),
+    *((_HEADER + b"Subject: ", unit) for unit in (b"x ", b"=?utf-8?q?a?= ", b"=?x?", b"\r\n x")),
+    *((_HEADER + b"To: ", unit) for unit in (b"a@b, ", b"(", b'"', b"<", b"a:", b"\\", b",\r\n ")),
+    *(
+        (_HEADER + b"Content-Type: text/plain", unit)
+        for unit in (b"; a=b", b"; a*1*=''x", b';"', b"(")
+    ),
+    *((_HEADER + _MULTIPART, unit) for unit in (b"--b\r\n\r\n", b"--b", b"--b--\r\n", b"--b\r\n")),
+    *((b"", unit) for unit in (_MULTIPART + b"--b\r\n", b"Content-Type: message/rfc822\r\n\r\n")),
+    *(
+        (_HEADER + _HTML, unit)
+        for unit in (b"<a ", b"<", b"<p>", b"&", b"<!--", b"<img src=cid:a>", b'="')
+    ),
+    *((_HEADER + _HTML + b"<a ", unit) for unit in (b"x=y ", b"\n", b"target", b"'")),
+]
+
+
+def tried(reader: str) -> Sequence[tuple[bytes, bytes]]:
+    """What is worth repeating to that reader: what stands before it, and the octets repeated."""
+    return _TRIED.get(reader, _MAIL)
+
+
+def grows(read: Callable[[bytes], object], before: bytes, unit: bytes, size: int) -> list[float]:
+    """By how much the steps of `read` grow each time that its input doubles, twice.
+
+    Input that is too short to tell is given no growth.
+    """
+    inputs = [before + unit * (octets // len(unit)) for octets in (size, 2 * size, 4 * size)]
+    read(inputs[0][:100])
+    counted = [steps(lambda octets=octets: read(octets)) for octets in inputs]  # type: ignore[misc]
+    if counted[-1] < 1_000:
+        return [1.0, 1.0]
+    return [round(more / max(less, 1), 2) for less, more in itertools.pairwise(counted)]

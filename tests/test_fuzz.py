@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from labserver import Lab
 from labserver.network.inline import InlineNetwork
-from tests.fuzz_targets import CORPUS, PARSERS, cuttings, lab_for_fuzzing, play
+from tests.fuzz_targets import (
+    CORPUS,
+    PARSERS,
+    READERS,
+    cuttings,
+    grows,
+    lab_for_fuzzing,
+    play,
+    tried,
+)
+from tests.steps import LINEAR
 
 LISTENERS = {"smtp": "smtp", "submissions": "smtp", "pop3": "pop3", "imap": "imap"}
 """Who is talked to, and the folder of its seeds."""
@@ -51,6 +61,27 @@ def test_no_seed_upsets_a_parser(name: str) -> None:
     assert len(seeds) > 20
     for seed in seeds:
         PARSERS[name](seed.read_bytes())
+
+
+# -- what costs more than its length
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_costs_more_than_the_length_of_what_it_reads(name: str) -> None:
+    found = {
+        (before[-20:], unit): growth
+        for before, unit in tried(name)
+        if min(growth := grows(READERS[name], before, unit, 1_000)) > LINEAR
+    }
+    assert not found
+
+
+def test_what_costs_too_much_is_found() -> None:
+    def pairs(octets: bytes) -> int:
+        return sum(octets.startswith(b"x", at) for _ in octets for at in range(len(octets)))
+
+    assert min(grows(pairs, b"", b"x", 100)) > 3
+    assert max(grows(lambda octets: [chr(one) for one in octets], b"", b"x", 1_000)) < LINEAR
 
 
 # -- what a grammar comes upon
