@@ -15,7 +15,7 @@ from __future__ import print_function
 
 import sys
 
-OLDEST, NEWEST = (3, 11), (3, 13)  # the Pythons that the lab is tested with
+OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the lab is tested with
 
 if sys.version_info < OLDEST:
     sentence = (
@@ -25,6 +25,8 @@ if sys.version_info < OLDEST:
     sys.exit(sentence.format(*(OLDEST + tuple(sys.version_info[:2]))))
 
 import argparse
+import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -37,6 +39,7 @@ import subprocess
 import tempfile
 import time
 import tomllib
+import webbrowser
 
 ROOT = pathlib.Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -50,9 +53,10 @@ BRINGS = {READER: [READER], TESTS: [TESTS], DEVELOPER: [DEVELOPER, READER, TESTS
 
 # Settings of the user's own that would change what runs inside `.venv`.
 FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "PYTEST", "MPL", "MYPY", "RUFF", "VIRTUAL_ENV")
-FOREIGN += ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "__PYVENV_LAUNCHER__")
+FOREIGN += ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_DEPS", "PIP_DRY_RUN")
+FOREIGN += ("__PYVENV_LAUNCHER__",)
 
-# Signs in the output of venv and pip, and what to do about each.
+# Signs in the output of venv and pip, and what to do about each; the first that fits is taken.
 REMEDIES = (
     (
         "No space left|Errno 28|not enough space",
@@ -68,11 +72,34 @@ REMEDIES = (
         "PIP_CERT to that organisation's certificate file and try again",
     ),
     (
+        "(?:401|403|407) Client Error|40[137] (?:Forbidden|Unauthorized)|HTTP error 40[137]"
+        "|Proxy Authentication Required",
+        "the package index refuses this machine: check the index, the name and the password that "
+        "PIP_INDEX_URL or pip's configuration gives, and try again",
+    ),
+    (
+        "5[0-9][0-9] Server Error|HTTP error 5[0-9][0-9]|too many 5[0-9][0-9] error responses",
+        "the package index has a fault of its own: try again later, or set PIP_INDEX_URL to "
+        "another index",
+    ),
+    (
+        "IncompleteRead|Connection broken|ConnectionResetError|RemoteDisconnected"
+        "|Connection aborted|incomplete-download|DO NOT MATCH THE HASHES|BadZipFile"
+        "|Wheel .* is invalid|has an invalid wheel",
+        "what the package index sent was cut short: try again",
+    ),
+    (
         "NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError|ProxyError"
         "|Temporary failure in name resolution|Network is unreachable|Connection refused"
-        "|getaddrinfo failed|from versions: none",
+        "|getaddrinfo failed",
         "the package index cannot be reached: connect this machine to the Internet, or set "
         "PIP_INDEX_URL to an index that it reaches, and try again",
+    ),
+    (
+        "No matching distribution found|ResolutionImpossible",
+        "no package index that pip asked has what is needed, or a constraint forbids it: where a "
+        "login page answers instead, log in with a browser; else set PIP_INDEX_URL to a full "
+        "index or look at PIP_CONSTRAINT; and try again",
     ),
 )
 
@@ -113,10 +140,41 @@ def environment(folder, **changes):
     kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(FOREIGN)}
     path = str(python_in(folder).parent) + os.pathsep + os.environ.get("PATH", os.defpath)
     kept.update(VIRTUAL_ENV=str(folder), PATH=path, PYTHONUTF8="1", PIP_USER="0")
+    state = state_in(folder)
     for owner in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
-        kept[owner] = str(folder / "state" / owner.lower())
+        kept[owner] = str(state / owner.lower())
     kept.update(changes)
     return {k: v for k, v in kept.items() if v is not None}
+
+
+def state_in(folder):
+    """Where programs of `folder` keep their state: in it, or, where it cannot be written to (a
+    checkout that is shared or read-only), in a folder of this user's own."""
+    state = folder / "state"
+    return state if not folder.exists() or can_write(state) else own_folder(folder)
+
+
+@functools.lru_cache(maxsize=None)
+def own_folder(folder):
+    """A folder of this user's own for what `folder` cannot keep; without a home, a new one."""
+    name = "mail-lab-" + hashlib.sha256(str(folder).encode("utf-8", "replace")).hexdigest()[:16]
+    home = os.environ.get("LOCALAPPDATA" if WINDOWS else "XDG_CACHE_HOME")
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        cache = pathlib.Path(home or pathlib.Path.home() / ".cache") / name
+        if can_write(cache):
+            return cache
+    return pathlib.Path(tempfile.mkdtemp(prefix="mail-lab-"))
+
+
+@functools.lru_cache(maxsize=None)
+def can_write(folder):
+    """Whether files can be made in `folder`, which is made if it is not there; by trying."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return True
+    except OSError:
+        return False
 
 
 def start(command, env, **streams):
@@ -170,58 +228,176 @@ def end_children():
 
 
 def prepare(requirements, folder=VENV, interpreter=None, version=THIS_PYTHON):
-    """Make `folder` a working virtual environment in which `requirements` are installed.
+    """Make `folder` a virtual environment in which `requirements` are installed and import.
 
-    It touches nothing, and needs no network, when that is so already. A broken one, or one for
-    another Python or another place, is made anew.
+    It touches nothing, and needs no network, when that is so already. What is there stays until
+    something better stands: pip installs into an environment that works; one that does not, or is
+    for another Python or another place, is put aside until the new one is ready.
     """
+    put_back(folder)
     stamp = read_stamp(folder)
-    usable = works(folder, version) and stamp.get("folder", str(folder)) == str(folder)
-    if usable and stamp.get(requirements) == fingerprint(requirements):
-        return
-    if not usable:
+    if works(folder, version) and stamp.get("folder", str(folder)) == str(folder):
+        fault = lacks(folder, imports("each start")) if stamp else None
+        if not fault and stamp.get(requirements) == fingerprint(requirements):
+            return
+        fault = fault or fill(requirements, folder)
+        if not fault:
+            return
+        say("The {} that is here is incomplete: {}.".format(folder.name, fault))
+    elif os.path.lexists(str(folder)):
+        say("The {} that is here is broken, or of another Python or place.".format(folder.name))
+    with put_aside(folder):
         make_venv(folder, interpreter, version)
+        fault = fill(requirements, folder)
+        if fault:
+            advice = "pip is done with {}, but {}: see whether `pip config list` says no-deps."
+            raise Problem(advice.format(requirements, fault))
+
+
+def fill(requirements, folder):
+    """Install `requirements` and stamp `folder`; return what is missing all the same, or None."""
     code, output = install(requirements, folder)
-    if code and usable and not remedy(output):
-        make_venv(folder, interpreter, version)
-        code, output = install(requirements, folder)
     if code:
         log = folder / "pip.log"
         log.write_text(output, encoding="utf-8")
         reason = remedy(output) or "pip could not install {}".format(requirements)
-        raise Problem("{} (what pip said: {}).".format(reason, log.relative_to(ROOT).as_posix()))
+        log = log.relative_to(ROOT).as_posix()
+        raise Problem("{} ({}; all that pip said: {}).".format(reason, last_error(output), log))
     settle(folder)
-    stamp = {name: fingerprint(name) for name in BRINGS[requirements]}
-    stamp["folder"] = str(folder)
-    (folder / "kit-stamp.json").write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+    names = [name for brought in BRINGS[requirements] for name in imports(brought)]
+    fault = lacks(folder, imports("each start") + names)
+    if not fault:
+        stamp = {name: fingerprint(name) for name in BRINGS[requirements]}
+        stamp["folder"] = str(folder)
+        unfinished = folder / "kit-stamp.new"
+        unfinished.write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        os.replace(str(unfinished), str(folder / "kit-stamp.json"))
+    return fault
+
+
+def last_error(output):
+    """pip's own words for what went wrong, on one line and without a password for an index."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    signs = ("ERROR: ", "error: ")
+    errors = [x for x in lines if x.startswith(signs) and "ResolutionImpossible" not in x] or lines
+    said = re.sub("://[^/@ ]+@", "://", errors[-1] if errors else "no reason was given")
+    return "pip: " + said.replace("ERROR: ", "", 1)[:300].rstrip(".")
+
+
+@contextlib.contextmanager
+def put_aside(folder):
+    """Rename `folder` while a new one is made in its place, and put it back if that fails."""
+    old = aside(folder)
+    if os.path.lexists(str(folder)):
+        os.rename(str(folder), str(old))
+    try:
+        yield
+    except BaseException:
+        end_children()  # none may go on to write where the old one will be
+        if os.path.lexists(str(old)):
+            if old.is_dir() and (folder / "pip.log").exists():
+                shutil.copy(str(folder / "pip.log"), str(old))
+            remove(folder)
+            os.rename(str(old), str(folder))
+        raise
+    remove(old)
+
+
+def put_back(folder):
+    """End what a killed run began: keep the new environment if it is ready, else the old one."""
+    old = aside(folder)
+    if not os.path.lexists(str(old)):
+        return
+    if read_stamp(folder).get("folder") == str(folder):
+        shutil.rmtree(str(old), ignore_errors=True)
+    else:
+        say("The last run was ended while it made {}; the old one is back.".format(folder.name))
+        remove(folder)
+        os.rename(str(old), str(folder))
+
+
+def aside(folder):
+    return folder.with_name(folder.name + "-put-aside")
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path))
+    elif os.path.lexists(str(path)):
+        path.unlink()
 
 
 def read_stamp(folder):
     """The place that `folder` was made for, and a fingerprint of what was installed in it."""
     try:
-        return json.loads((folder / "kit-stamp.json").read_text(encoding="utf-8"))
+        stamp = json.loads((folder / "kit-stamp.json").read_text(encoding="utf-8"))
+        return stamp if isinstance(stamp, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def fingerprint(requirements):
     """A hash of all that decides what `requirements` installs."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = read_project()
     parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
     for name in BRINGS[requirements] + ["constraints.txt"]:
         parts.append((ROOT / name).read_text(encoding="utf-8"))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def imports(occasion):
+    """The modules that pyproject.toml wants imported on an occasion before all is called ready."""
+    return read_project()["tool"].get("kit", {}).get("imports", {}).get(occasion, [])
+
+
+def read_project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def works(folder, version):
     """Whether `folder` is a virtual environment of that Python, and Python and pip run in it."""
     tell = "import pip, sys; print(sys.prefix != sys.base_prefix, '%d.%d' % sys.version_info[:2])"
-    probe = [str(python_in(folder)), "-c", tell]
+    done = ask(folder, tell)
+    return done is not None and done.stdout.split() == ["True", version]
+
+
+# Run by the environment's own Python: names what was installed but is not there, or else fails.
+LOOK = """
+import importlib, os, site, sys
+for packages in site.getsitepackages():
+    for name in os.listdir(packages):
+        record = os.path.join(packages, name, "RECORD")
+        if name.endswith(".dist-info") and name[0] != "~" and os.path.exists(record):
+            for row in open(record, encoding="utf-8"):
+                path = row.rsplit(",", 2)[0].strip('"')
+                if not path.endswith(".pyc") and not os.path.lexists(os.path.join(packages, path)):
+                    sys.exit("%s is missing" % path)
+for name in sys.argv[1:]:
     try:
-        done = subprocess.run(probe, env=environment(folder), capture_output=True, encoding="utf-8")
+        importlib.import_module(name)
+    except BaseException as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        sys.exit("`import %s` fails: %s" % (name, said[:200]))
+"""
+
+
+def lacks(folder, modules):
+    """What is missing from what was installed in `folder`, or which module fails; else None."""
+    done = ask(folder, LOOK, *modules)
+    if done is None or done.returncode:
+        said = done.stderr.strip().splitlines() if done else []
+        return said[-1] if said else "its Python does not run"
+    return None
+
+
+def ask(folder, program, *arguments):
+    """Run a short program in `folder`'s Python, apart from this folder; None if it cannot run."""
+    command = [str(python_in(folder)), "-I", "-X", "utf8", "-c", program]
+    streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8"}
+    try:
+        return subprocess.run(command + list(arguments), env=environment(folder), **streams)
     except OSError:
-        return False
-    return done.stdout.split() == ["True", version]
+        return None
 
 
 def make_venv(folder, interpreter, version):
@@ -232,9 +408,6 @@ def make_venv(folder, interpreter, version):
                 "this Python cannot make virtual environments: on Debian or Ubuntu run "
                 "`sudo apt install python3-venv`, then try again."
             )
-    if os.path.lexists(str(folder)):
-        say("The {} that is here is broken, or of another Python or place.".format(folder.name))
-        shutil.rmtree(str(folder)) if is_real_folder(folder) else folder.unlink()
     make = [interpreter, "-m", "venv", "--without-pip", folder]
     add_pip = [python_in(folder), "-Im", "ensurepip", "--upgrade", "--default-pip"]
     making = "Making {} with Python {}".format(folder.name, version)
@@ -247,15 +420,23 @@ def make_venv(folder, interpreter, version):
             raise Problem("{}.".format(reason.rstrip(".")))
 
 
-def is_real_folder(path):
-    return path.is_dir() and not path.is_symlink()
-
-
 def install(requirements, folder):
-    command = [python_in(folder), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
-    command += ["--disable-pip-version-check", "--no-warn-script-location", "-r", requirements]
-    label = "Installing {} into {} (a minute or two)".format(requirements, folder.name)
-    return watch(label, command, environment(folder))
+    """Let pip install `requirements` in `folder`; return its exit code and all that it said."""
+    pip = [python_in(folder), "-m", "pip", "--no-input", "--disable-pip-version-check"]
+    command = pip + ["install", "--progress-bar=off", "--no-warn-script-location"]
+    label = "Installing {} into {} (some minutes the first time)"
+    label = label.format(requirements, folder.name)
+    code, output = watch(label, command + ["-r", requirements], environment(folder))
+    missing = re.findall("(?:No matching distribution found for|Cannot install) ([^ \n,]+)", output)
+    if (
+        code and missing
+    ):  # why an index gave nothing is only told where pip is asked to be talkative
+        with tempfile.TemporaryDirectory() as nowhere:
+            command = pip + ["download", "-vv", "--no-deps", "--dest", nowhere, missing[-1]]
+            talk = watch("Asking the package index why", command, environment(folder))[1]
+        told = [line for line in talk.splitlines() if "Could not fetch URL" in line]
+        output = "\n".join(told + [output])
+    return code, output
 
 
 def settle(folder):
@@ -280,9 +461,19 @@ def lab(options):
     command += ["--LabApp.extension_manager=readonly", "--ServerApp.answer_yes=True"]
     command += ["--MappingKernelManager.transport_encryption=auto"]  # else each kernel warns
     command += ["--ServerApp.allow_root=True", "--ServerApp.log_level=WARN"]
-    command += ["--no-browser"] if options.no_browser else []
-    say("Opening JupyterLab on the first lesson. Ctrl-C in this window ends it.")
+    if options.no_browser or not has_browser():
+        command += ["--no-browser"]
+        say("Starting JupyterLab; open the address below in a browser. Ctrl-C here ends it.")
+    else:
+        say("Opening JupyterLab on the first lesson. Ctrl-C in this window ends it.")
     return run(command, environment(VENV))
+
+
+def has_browser():
+    try:
+        return bool(webbrowser.get())
+    except webbrowser.Error:
+        return False
 
 
 def test(options):
@@ -351,12 +542,16 @@ class Arguments(argparse.ArgumentParser):
 
 
 def read_arguments(arguments):
-    parser = Arguments(prog="kit.py", description="Without a command it does what lab does.")
+    whole = {"allow_abbrev": False}  # an option is meant only where it is written out
+    about = "Without a command it does what lab does."
+    parser = Arguments(prog="kit.py", description=about, **whole)
     parsers = parser.add_subparsers(dest="command", metavar="command")
-    added = {name: parsers.add_parser(name, help=c.__doc__) for name, c in COMMANDS.items()}
+    added = {
+        name: parsers.add_parser(name, help=c.__doc__, **whole) for name, c in COMMANDS.items()
+    }
     added["lab"].add_argument("--no-browser", action="store_true", help="only print the address")
     which = added["test"].add_mutually_exclusive_group()
-    which.add_argument("--quick", action="store_true", help="only what takes seconds")
+    which.add_argument("--quick", action="store_true", help="lint, and tests without processes")
     which.add_argument("--all", action="store_true", help="a left-out check is a failure")
     added["book"].add_argument("--serve", action="store_true", help="show it in the browser")
     added["bench"].add_argument("--quick", action="store_true", help="the main table in a minute")

@@ -6,6 +6,7 @@ Most runs are of a copy of kit.py in a small project that needs no package, so n
 from __future__ import annotations
 
 import errno
+import http.server
 import json
 import os
 import re
@@ -14,14 +15,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import kit
+
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = """[build-system]
@@ -69,6 +75,82 @@ def only_index(url: str) -> dict[str, str]:
     nothing_else = dict.fromkeys(("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"), "")
     pip = {"PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     return nothing_else | pip | {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "60"}
+
+
+PACKAGE = "tiny_post"
+
+
+def wheel(folder: Path, version: str = "1.0", needs: str = "") -> bytes:
+    """A wheel with one module, as an index would send it."""
+    about = f"{PACKAGE}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: tiny-post\nVersion: {version}\n"
+    files = {
+        f"{PACKAGE}/__init__.py": f"import {needs}\n" if needs else "",
+        f"{PACKAGE}/letter.py": "",
+        f"{about}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+    path = folder / f"{PACKAGE}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {**files, f"{about}/RECORD": record}.items():
+            archive.writestr(name, text)
+    return path.read_bytes()
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    """A package index on this machine; `answer` is how it behaves."""
+
+    answer = "well"
+    wheels: dict[str, bytes]
+
+    def do_GET(self) -> None:
+        name = self.path.rsplit("/", 1)[-1]
+        if self.answer in ("403", "500"):
+            self.send_error(int(self.answer))
+        elif self.answer == "login page":
+            self.reply(b"<html><body><form>Please log in to this network</form></body></html>")
+        elif self.answer == "cut page":
+            self.reply(self.page(), promised=100_000)
+        elif name in self.wheels:
+            cut = self.answer == "cut wheel"
+            whole = self.wheels[name]
+            self.reply(whole[: len(whole) // 2] if cut else whole, promised=len(whole))
+        elif self.path == "/simple/tiny-post/":
+            self.reply(self.page())
+        else:
+            self.send_error(404)
+
+    def page(self) -> bytes:
+        links = "".join(f'<a href="/files/{name}">{name}</a>' for name in self.wheels)
+        return f"<!DOCTYPE html><html><body>{links}</body></html>".encode()
+
+    def reply(self, body: bytes, promised: int | None = None) -> None:
+        self.send_response(200)
+        kind = "application/octet-stream" if body[:2] == b"PK" else "text/html"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(promised or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def index(folder: Path, answer: str = "well", *versions: str, needs: str = "") -> Iterator[str]:
+    """The address of a package index that behaves like `answer`."""
+    wheels = {
+        f"{PACKAGE}-{version}-py3-none-any.whl": wheel(folder, version, needs)
+        for version in versions or ("1.0",)
+    }
+    handler = type("Handler", (Index,), {"answer": answer, "wheels": wheels})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/simple"
+        finally:
+            server.shutdown()
 
 
 def kit_py(clone: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -119,7 +201,7 @@ def test_old_python_is_told_what_to_install() -> None:
 def test_newer_python_is_a_notice_and_no_obstacle() -> None:
     run = as_if("sys.version_info = (3, 99, 0)", ROOT, "--help")
     assert run.returncode == 0
-    assert "3.99 is newer than the 3.13" in run.stdout
+    assert "3.99 is newer than the 3.14" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -130,6 +212,9 @@ def test_newer_python_is_a_notice_and_no_obstacle() -> None:
         (["test", "--quick", "--all"], "--quick"),
         (["lab", "01"], "01"),
         (["--serve"], "--serve"),
+        (["book", "--serv"], "--serv"),
+        (["test", "--q"], "--q"),
+        (["lab", "--no-b"], "--no-b"),
     ],
 )
 def test_wrong_use_is_named_and_help_offered(arguments: list[str], named: str) -> None:
@@ -239,6 +324,229 @@ def test_unreachable_index_is_one_sentence(clone: Path, no_index: dict[str, str]
     assert "ERROR" in (clone / ".venv" / "pip.log").read_text(encoding="utf-8")
 
 
+# --- an environment that works is never lost ----------------------------------------------------
+
+
+def site_packages(clone: Path) -> Path:
+    return next((clone / ".venv").rglob("site-packages"))
+
+
+def imports(clone: Path, module: str) -> bool:
+    return not run_python(str(kit.python_in(clone / ".venv")), "-c", f"import {module}").returncode
+
+
+def need(clone: Path, requirement: str, *modules: str) -> None:
+    """Have the small project require something, and its modules before it is ready."""
+    (clone / "requirements.txt").write_text(requirement + "\n", encoding="utf-8")
+    table = f'[tool.kit.imports]\n"each start" = {json.dumps(modules)}\n'
+    (clone / "pyproject.toml").write_text(PYPROJECT + table, encoding="utf-8")
+
+
+@pytest.fixture
+def lesson_kit(clone: Path, tmp_path: Path) -> Path:
+    """The small project with a package installed that its lessons import."""
+    need(clone, "tiny-post==1.0", PACKAGE)
+    with index(tmp_path) as url:
+        run = kit_py(clone, "setup", **only_index(url))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Ready" in run.stdout
+    return clone
+
+
+FAILURES = {
+    "403": "refuses this machine",
+    "500": "fault of its own",
+    "login page": "login page",
+    "cut page": "cut short",
+    "cut wheel": "cut short",
+}
+
+
+@pytest.mark.parametrize("answer", FAILURES)
+def test_what_an_index_answers_destroys_nothing(
+    lesson_kit: Path, tmp_path: Path, answer: str
+) -> None:
+    stamp = (lesson_kit / ".venv" / "kit-stamp.json").stat()
+    (tmp_path / "more.txt").write_text("tiny-post>=2\n", encoding="utf-8")
+    need(lesson_kit, "tiny-post==2.0", PACKAGE)
+    with index(tmp_path, answer, "2.0") as url, index(tmp_path, "well", "1.0", "1.1") as other:
+        settings = only_index(url) | {"PIP_RETRIES": "0"}
+        constraint = {"PIP_CONSTRAINT": str(tmp_path / "more.txt")}
+        for beside in ({}, {"PIP_EXTRA_INDEX_URL": other}, constraint):
+            run = kit_py(lesson_kit, "setup", **(settings | beside))
+            assert run.returncode == 1
+            assert ONE_SENTENCE.fullmatch(run.stderr)
+            assert FAILURES[answer] in run.stderr
+            assert "pip: " in run.stderr
+            assert "Making" not in run.stdout
+            said = (lesson_kit / ".venv" / "pip.log").read_text(encoding="utf-8")
+            assert "ERROR" in said or "error: " in said
+            assert imports(lesson_kit, PACKAGE)
+        after = (lesson_kit / ".venv" / "kit-stamp.json").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (stamp.st_ino, stamp.st_mtime_ns)
+        need(lesson_kit, "tiny-post==1.0", PACKAGE)
+        assert "Ready" in kit_py(lesson_kit, "setup", **settings).stdout
+
+
+def test_an_incomplete_environment_stays_until_the_new_one_stands(
+    lesson_kit: Path, tmp_path: Path
+) -> None:
+    venv = lesson_kit / ".venv"
+    (site_packages(lesson_kit) / PACKAGE / "letter.py").unlink()
+    (venv / "mine").touch()
+    for answer in ("403", "cut wheel"):
+        with index(tmp_path, answer) as url:
+            run = kit_py(lesson_kit, "setup", **only_index(url) | {"PIP_RETRIES": "0"})
+        assert run.returncode == 1
+        assert ONE_SENTENCE.fullmatch(run.stderr)
+        assert "tiny_post/letter.py is missing" in run.stdout
+        assert "Ready" not in run.stdout
+        assert (venv / "mine").exists()
+        assert imports(lesson_kit, PACKAGE)
+        assert "ERROR" in (venv / "pip.log").read_text(encoding="utf-8")
+    with index(tmp_path) as url:
+        run = kit_py(lesson_kit, "setup", **only_index(url))
+    assert "Ready" in run.stdout
+    assert imports(lesson_kit, PACKAGE + ".letter")
+    assert not (venv / "mine").exists()
+    assert [path.name for path in lesson_kit.glob(".venv*")] == [".venv"]
+
+
+def test_an_environment_of_another_python_stays_until_the_new_one_stands(
+    lesson_kit: Path, no_index: dict[str, str]
+) -> None:
+    stamp = lesson_kit / ".venv" / "kit-stamp.json"
+    moved = json.loads(stamp.read_text(encoding="utf-8")) | {"folder": "elsewhere"}
+    stamp.write_text(json.dumps(moved), encoding="utf-8")
+    before = stamp.stat().st_ino
+    run = kit_py(lesson_kit, "setup", **no_index)
+    assert run.returncode == 1
+    assert "of another Python or place" in run.stdout
+    assert stamp.stat().st_ino == before
+    assert imports(lesson_kit, PACKAGE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a whole group of processes is killed as on Linux")
+def test_a_killed_run_is_made_good_by_the_next(lesson_kit: Path) -> None:
+    (site_packages(lesson_kit) / PACKAGE / "letter.py").unlink()
+    (lesson_kit / ".venv" / "mine").touch()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = only_index(f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        process = subprocess.Popen(
+            [sys.executable, lesson_kit / "kit.py", "setup"],
+            env=os.environ | settings,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        silent.accept()[0].close()
+        silent.accept()[0].close()  # pip tries again: by now a new environment stands there
+        assert not (lesson_kit / ".venv" / "mine").exists()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    run = kit_py(lesson_kit, "setup", **settings | {"PIP_RETRIES": "0"})
+    assert "the old one is back" in run.stdout
+    assert (lesson_kit / ".venv" / "mine").exists()
+    assert imports(lesson_kit, PACKAGE)
+    assert [path.name for path in lesson_kit.glob(".venv*")] == [".venv"]
+
+
+# --- ready is said where it is true -------------------------------------------------------------
+
+
+def test_ready_is_not_said_where_pip_left_out_what_is_needed(clone: Path, tmp_path: Path) -> None:
+    need(clone, "tiny-post==1.0", PACKAGE)
+    (tmp_path / "pip.conf").write_text("[install]\nno-deps = true\n", encoding="utf-8")
+    with index(tmp_path, needs="not_here") as url:
+        settings = only_index(url) | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+        run = kit_py(clone, "setup", **settings)
+    assert run.returncode == 1
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+    assert "`import tiny_post` fails: No module named 'not_here'" in run.stderr
+    assert "no-deps" in run.stderr
+    assert "Ready" not in run.stdout
+
+
+def test_a_users_no_deps_leaves_nothing_out(clone: Path, tmp_path: Path) -> None:
+    need(clone, "tiny-post==1.0", PACKAGE)
+    with index(tmp_path, needs="json-not-here") as url:
+        run = kit_py(clone, "setup", **only_index(url), PIP_NO_DEPS="1")
+    assert run.returncode == 1
+    assert "json-not-here" in run.stderr, "pip looked for what the package depends on"
+
+
+@pytest.mark.parametrize("harm", ["a deleted package", "a deleted module", "a broken module"])
+def test_ready_is_not_said_where_the_lesson_kit_is_harmed(
+    lesson_kit: Path, no_index: dict[str, str], harm: str
+) -> None:
+    package = site_packages(lesson_kit) / PACKAGE
+    if harm == "a deleted package":
+        shutil.rmtree(package)
+    elif harm == "a deleted module":
+        (package / "letter.py").unlink()
+    else:
+        (package / "__init__.py").write_text("raise OSError('half a file')", encoding="utf-8")
+    run = kit_py(lesson_kit, "setup", **no_index)
+    assert run.returncode == 1
+    assert "is incomplete" in run.stdout
+    assert "Ready" not in run.stdout
+
+
+# --- a checkout that cannot be written to -------------------------------------------------------
+
+
+def test_state_goes_to_the_user_where_the_checkout_has_no_place(
+    lesson_kit: Path, tmp_path: Path
+) -> None:
+    state = lesson_kit / ".venv" / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.touch()  # no folder can be made there
+    run = kit_py(lesson_kit, "setup", HOME=str(tmp_path), XDG_CACHE_HOME="")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Ready" in run.stdout
+    assert [path.name[:9] for path in (tmp_path / ".cache").iterdir()] == ["mail-lab-"]
+    home = tmp_path / "a file"
+    home.touch()
+    run = kit_py(lesson_kit, "setup", HOME=str(home), XDG_CACHE_HOME="", TMPDIR=str(tmp_path))
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def read_only(clone: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run kit.py where its project cannot be written to, not even by root."""
+    command = [sys.executable, str(clone / "kit.py"), *arguments]
+    if os.geteuid():
+        subprocess.run(["chmod", "-R", "a-w", clone], check=True)
+    else:
+        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", mount, str(clone), *command]
+    try:
+        return subprocess.run(
+            command, env=os.environ | settings, capture_output=True, encoding="utf-8"
+        )
+    finally:
+        if os.geteuid():
+            subprocess.run(["chmod", "-R", "u+w", clone], check=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux makes it read-only so")
+def test_a_read_only_checkout_that_is_ready_runs(lesson_kit: Path, tmp_path: Path) -> None:
+    (lesson_kit / "tests").mkdir()
+    (lesson_kit / "tests" / "checks.py").write_text("print('checked')\n", encoding="utf-8")
+    run = kit_py(lesson_kit, "setup")  # by now all three requirement files are installed
+    (lesson_kit / "requirements-dev.txt").write_text("-r requirements.txt\n", encoding="utf-8")
+    with index(tmp_path) as url:
+        assert kit_py(lesson_kit, "test", **only_index(url)).returncode == 0
+    shutil.rmtree(lesson_kit / ".venv" / "state", ignore_errors=True)
+    for command, says in {"setup": "Ready", "test": "checked"}.items():
+        run = read_only(lesson_kit, command, HOME=str(tmp_path), XDG_CACHE_HOME="")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert says in run.stdout
+    need(lesson_kit, "tiny-post==2.0", PACKAGE)
+    run = read_only(lesson_kit, "setup", HOME=str(tmp_path), XDG_CACHE_HOME="")
+    assert run.returncode == 1
+    assert ONE_SENTENCE.fullmatch(run.stderr)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
 def test_full_disk_is_one_sentence(clone: Path) -> None:
     (clone / "requirements.txt").write_text("# another nothing\n", encoding="utf-8")
@@ -262,12 +570,24 @@ def test_full_disk_is_one_sentence(clone: Path) -> None:
         ("ERROR: [Errno 28] No space left on device", "disk is full"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "PIP_CERT"),
         ("socket.gaierror: [Errno 11001] getaddrinfo failed", "cannot be reached"),
+        ("ERROR: HTTP error 403 while getting https://index.example/x.whl", "refuses"),
+        ("requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url", "refuses"),
+        ("ERROR: HTTP error 503 while getting https://index.example/x.whl", "fault of its own"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM", "cut short"),
+        ("IncompleteRead(10 bytes read, 90 more expected)", "cut short"),
         ("ERROR: Failed building wheel for cffi", None),
     ],
 )
 def test_known_failures_have_a_remedy(said: str, advice: str | None) -> None:
     remedy = kit.remedy(said)
     assert remedy is None if advice is None else advice in (remedy or "")
+
+
+def test_pips_last_words_are_short_and_hold_no_password() -> None:
+    said = "Looking\nERROR: HTTP error 403 while getting https://me:secret@index.example/x\nbye\n"
+    assert kit.last_error(said) == "pip: HTTP error 403 while getting https://index.example/x"
+    assert kit.last_error("") == "pip: no reason was given"
+    assert len(kit.last_error("ERROR: " + "x" * 5_000)) < 400
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a terminal of Linux or macOS does")
@@ -353,4 +673,6 @@ def test_lab_opens_the_first_lesson_with_its_own_kernel(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 130
-    assert [p for p in sorted(tmp_path.rglob("*")) if ".npm" not in p.parts] == before
+    assert [
+        p for p in sorted(tmp_path.rglob("*")) if not {".npm", ".rustup"} & {*p.parts}
+    ] == before
