@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,45 @@ from labserver.network.loopback import LoopbackNetwork
 
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / "tests" / "axe"
+
+
+SLOW = {"browser", "process", "pyodide", "realclient"}
+"""Marks of what starts a process or opens a port, and so is left out by `--quick`."""
+STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "socket.bind", "subprocess.Popen"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="only what starts no process and opens no port"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if config.getoption("quick") and not hands_out:  # xdist starts workers, they run the tests
+        sys.addaudithook(start_nothing)
+
+
+def start_nothing(event: str, arguments: tuple[object, ...]) -> None:
+    """Holds `--quick` to its word, whatever code a test runs."""
+    if event in STARTS:
+        raise PermissionError(
+            f"{event} in a quick test: mark the test `process`, for it starts something."
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("quick"):
+        return
+    quick = [item for item in items if is_quick(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in {*quick}])
+    items[:] = quick
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Whether a test keeps to the inline network and to this process."""
+    network = getattr(item, "callspec", None) and item.callspec.params.get("network")
+    return network != "loopback" and SLOW.isdisjoint(mark.name for mark in item.iter_markers())
 
 
 def pytest_collection_finish() -> None:

@@ -25,6 +25,8 @@ from benchmarks.profiling import Profile
 from benchmarks.report import Results, page, table, targets
 from benchmarks.startup import Startup
 
+pytestmark = pytest.mark.process
+
 # The first to need it waits for what is fetched.
 real = [pytest.mark.realclient, pytest.mark.timeout(300)]
 

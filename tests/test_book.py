@@ -247,6 +247,7 @@ def test_plain_text_keeps_its_signs_in_markdown(generate: ModuleType) -> None:
 # --- the page of views ------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_views_are_made_by_the_code_on_their_page(generate: ModuleType) -> None:
     page = (ROOT / "book" / "views.md").read_text(encoding="utf-8")
     shown = generate.examples(page)
@@ -317,6 +318,7 @@ def test_missing_language_is_named(tmp_path: Path) -> None:
     assert "does not say its language" in fault
 
 
+@pytest.mark.process
 def test_missing_site_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, str(ROOT / "book" / "check_site.py"), str(tmp_path)],

@@ -13,6 +13,8 @@ import pytest
 from book import build
 from kit import Problem
 
+pytestmark = pytest.mark.process
+
 CONFIG = "title: Small\nonly_build_toc_files: true\nexecute:\n  execute_notebooks: 'off'\n"
 TOC = "format: jb-book\nroot: index\nparts:\n- chapters:\n  - file: book/page.md\n"
 

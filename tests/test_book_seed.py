@@ -76,6 +76,7 @@ def test_the_list_is_the_whole_seed() -> None:
     assert "".join(_letters(entry["says"]) for entry in SENTENCES) == _letters(SEED)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("entry", SENTENCES, ids=[entry["says"][:40] for entry in SENTENCES])
 def test_sentence_is_carried_or_corrected(entry: dict[str, Any], sections: dict[str, str]) -> None:
     assert entry["verdict"] in ("carried", "corrected")

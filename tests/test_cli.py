@@ -27,6 +27,8 @@ from labserver import LISTENERS
 from labserver.cli import PORTS, UI_PORT, _parser, main
 from labserver.serving import _ports
 
+pytestmark = pytest.mark.process
+
 POSIX = sys.platform != "win32"
 
 

@@ -32,6 +32,8 @@ from labserver import Lab
 from labserver.network import Network
 from labserver.notebook.display import show
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 CARELESS = "tests/careless_server.py"
 ANA = "ana@lab.example"

@@ -69,6 +69,7 @@ def test_each_floor_has_rooms() -> None:
     assert {0, 1, 2, 4} <= built
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["labserver", "labserver.cli"])
 def test_nothing_of_jupyter_is_imported_outside_ipython(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"

@@ -13,6 +13,8 @@ from jupyter_client.manager import KernelManager
 
 from tests.kernels import kernel_manager
 
+pytestmark = pytest.mark.process
+
 SECONDS = 60
 """After which a kernel that doesn't answer fails the test."""
 

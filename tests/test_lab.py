@@ -98,6 +98,7 @@ def nothing_left(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # -- its life
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_it_is_ready_when_it_is_made() -> None:
     with Lab() as lab:
@@ -109,6 +110,7 @@ def test_it_is_ready_when_it_is_made() -> None:
         assert all(session.closed for session in lab.sessions)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_close_frees_ports_threads_and_files() -> None:
     lab = Lab()
@@ -126,6 +128,7 @@ def test_close_frees_ports_threads_and_files() -> None:
     idle.close()
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_close_may_be_called_again() -> None:
     lab = Lab()
@@ -136,6 +139,7 @@ def test_close_may_be_called_again() -> None:
         assert repr(lab) == "<Lab lab.example, closed>"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_a_failing_block_closes_it_too() -> None:
     with pytest.raises(LookupError), Lab() as lab:
@@ -143,6 +147,7 @@ def test_a_failing_block_closes_it_too() -> None:
     assert repr(lab) == "<Lab lab.example, closed>"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_twenty_labs_in_a_row() -> None:
     for _ in range(20):
@@ -150,6 +155,7 @@ def test_twenty_labs_in_a_row() -> None:
             assert works(lab)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_lab_made_again_and_again_without_close() -> None:
     clients = []
@@ -164,6 +170,7 @@ def test_lab_made_again_and_again_without_close() -> None:
     del lab
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_a_lab_in_a_cycle_is_collected_from_any_thread() -> None:
     class Page:
@@ -183,6 +190,7 @@ def in_a_thread() -> None:
     thread.join()
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_two_labs_at_once() -> None:
     with Lab() as one, Lab() as two:
@@ -193,6 +201,7 @@ def test_two_labs_at_once() -> None:
         assert [len(lab.inbox("ben@lab.example")) for lab in (one, two)] == [2, 1]
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_two_labs_on_different_networks() -> None:
     with (
@@ -232,6 +241,7 @@ def test_a_lab_leaves_a_network_that_it_was_given(network: Network) -> None:
         assert works(lab)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("choice")
 def test_a_program_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
     script = """if True:
@@ -441,6 +451,7 @@ def test_limits_that_make_no_sense_are_refused_in_one_sentence(name: str, value:
         Limits(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_a_wrong_network_in_the_environment_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
@@ -451,6 +462,7 @@ def test_a_wrong_network_in_the_environment_is_one_sentence(
         Lab()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -468,6 +480,7 @@ def test_the_environment_chooses_the_network(
         assert type(lab.network) is kind
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("nothing_left")
 def test_a_lab_that_fails_half_way_leaves_nothing_behind() -> None:
     with Lab(ports={"imaps": 23993}) as lab:
@@ -507,6 +520,7 @@ def test_mail_that_somebody_else_sends_can_be_waited_for(lab: Lab) -> None:
         lab.wait_for("zoe@lab.example")
 
 
+@pytest.mark.process
 def test_waiting_ends_when_the_lab_is_closed() -> None:
     with Lab(network=LoopbackNetwork()) as lab:
         closing = threading.Timer(0.05, lab.close)
@@ -524,6 +538,7 @@ def test_a_lab_knows_that_it_is_closed(lab: Lab) -> None:
         lab.mailboxes("ben@lab.example")
 
 
+@pytest.mark.process
 def test_the_lab_made_last_is_known_as_long_as_it_is_there() -> None:
     first = Lab()
     with Lab() as second:
@@ -537,6 +552,7 @@ def test_the_lab_made_last_is_known_as_long_as_it_is_there() -> None:
 # -- interrupts
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signal to a thread here")
 @pytest.mark.parametrize("kind", ["loopback", "inline", "shared loopback", "shared inline"])
 def test_interrupts_at_random_moments_leave_nothing_behind(kind: str) -> None:

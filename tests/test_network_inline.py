@@ -121,6 +121,7 @@ def test_names_come_back_with_the_last_of_several_labs() -> None:
     two.close()
 
 
+@pytest.mark.process
 def test_other_modules_keep_the_real_network(lab: Lab) -> None:
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -142,6 +143,7 @@ def test_other_modules_keep_the_real_network(lab: Lab) -> None:
         thread.join()
 
 
+@pytest.mark.process
 def test_a_loopback_lab_stays_reachable(lab: Lab) -> None:
     network = LoopbackNetwork()
     with Lab(network=network) as other:
@@ -158,6 +160,7 @@ def test_a_loopback_lab_stays_reachable(lab: Lab) -> None:
     network.close()
 
 
+@pytest.mark.process
 def test_an_unknown_address_is_refused_and_never_tried() -> None:
     script = """
         import smtplib, poplib, imaplib, socket, sys
@@ -556,6 +559,7 @@ def test_a_port_in_use_is_refused_in_one_sentence(network: InlineNetwork) -> Non
     assert smtplib.socket is socket  # type: ignore[attr-defined]
 
 
+@pytest.mark.process
 def test_a_port_of_a_loopback_lab_is_in_use(network: InlineNetwork) -> None:
     real = LoopbackNetwork()
     with Lab(network=real) as other:

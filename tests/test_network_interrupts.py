@@ -10,6 +10,8 @@ import pytest
 
 from labserver.network import interrupts
 
+pytestmark = pytest.mark.process
+
 
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
     done = []

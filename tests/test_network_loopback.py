@@ -24,7 +24,7 @@ from labserver import Lab, NetworkError, Session
 from labserver.network.loopback import LoopbackNetwork
 from labserver.network.recorder import Wire
 
-pytestmark = pytest.mark.protocol
+pytestmark = [pytest.mark.protocol, pytest.mark.process]
 
 MAIL = ("ana@lab.example", "ben@lab.example", b"Subject: Hello\r\n\r\nHi Ben\r\n")
 

@@ -192,6 +192,7 @@ class Proxy:
         self._thread.join()
 
 
+@pytest.mark.process
 def test_octets_are_those_a_proxy_on_the_path_counts() -> None:
     network = LoopbackNetwork()
     with Lab(network=network) as lab:
@@ -303,6 +304,7 @@ def test_plaintext_where_the_handshake_of_starttls_is_due(lab: Lab) -> None:
     assert plain(session, "C") == b"STARTTLS\r\nNOOP\r\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_a_reset_connection_is_a_session_too(
     listener: str, caplog: pytest.LogCaptureFixture
@@ -539,6 +541,7 @@ def conversation(lab: Lab) -> str:
     return "\n\n".join(map(str, lab.sessions))
 
 
+@pytest.mark.process
 def test_text_is_the_same_on_both_networks_and_when_repeated() -> None:
     texts = []
     for make in (LoopbackNetwork, InlineNetwork, LoopbackNetwork):

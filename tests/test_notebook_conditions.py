@@ -97,6 +97,7 @@ def test_sent_is_there(lab: Lab) -> None:
     )
 
 
+@pytest.mark.process
 def test_a_message_that_the_server_did_not_take_was_not_sent() -> None:
     from labserver import Limits
 

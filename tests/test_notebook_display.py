@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = r"""
 import json, smtplib
 from IPython.core.interactiveshell import InteractiveShell
@@ -22,6 +24,7 @@ lab.close()
 """
 
 
+@pytest.mark.process
 def test_ipython_shows_sessions_mailboxes_and_messages_as_html() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60

@@ -112,6 +112,7 @@ def test_a_mistake_in_the_options_is_one_sentence(
     assert lab.sessions == ()
 
 
+@pytest.mark.process
 def test_another_lab_can_be_named(notebook: Notebook) -> None:
     with Lab({"zoe@other.example": "secret"}) as other:
         notebook.names["other"] = other
@@ -161,6 +162,7 @@ shell.run_cell("lab.close()")
 """
 
 
+@pytest.mark.process
 def test_importing_labserver_in_ipython_brings_the_magics() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60
@@ -170,6 +172,7 @@ def test_importing_labserver_in_ipython_brings_the_magics() -> None:
     assert done.stdout.splitlines()[-1] == "['text/html', 'text/plain']"
 
 
+@pytest.mark.process
 def test_the_cells_of_their_page_run(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

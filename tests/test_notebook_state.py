@@ -68,6 +68,7 @@ def test_only_the_last_sessions_are_listed(lab: Lab) -> None:
     assert told.endswith("10. SMTP on smtp: the client went away without a word")
 
 
+@pytest.mark.process
 def test_names_of_mailboxes_are_inert() -> None:
     with Lab() as lab:
         with imaplib.IMAP4(*lab.imap, timeout=10) as client:

@@ -123,6 +123,7 @@ def test_a_server_that_hangs_up_is_told(lab: Lab) -> None:
     assert "wrong" not in text(typed).replace("wrong name", "")
 
 
+@pytest.mark.process
 def test_a_server_that_is_full_says_so() -> None:
     with Lab(limits=Limits(connections=1)) as lab:
         held = lab.network.connect(lab.smtp)
@@ -175,6 +176,7 @@ def test_login_is_under_tls_and_its_password_never_shown(
     assert typed.notes == ()
 
 
+@pytest.mark.process
 def test_a_password_with_quotes_logs_in_by_imap() -> None:
     with Lab({"ana@lab.example": 'a"b\\c'}) as lab:
         typed = converse(lab, "imap", "x NOOP\nx LOGOUT", login="ana@lab.example")

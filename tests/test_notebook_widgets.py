@@ -94,6 +94,7 @@ def test_a_stranger_hands_a_message_to_the_mail_exchanger(lab: Lab) -> None:
     assert lab.inbox(BEN)[0]["Subject"] == "Grüße"
 
 
+@pytest.mark.process
 def test_the_same_message_causes_the_same_dialogue_on_both_networks() -> None:
     told = set()
     for network in (LoopbackNetwork(), InlineNetwork()):
@@ -598,6 +599,7 @@ def test_an_account_that_is_typed_wrong_is_told(lab: Lab) -> None:
     assert "The inbox is empty." in said(form)
 
 
+@pytest.mark.process
 def test_the_monitor_hears_without_being_asked() -> None:
     network = LoopbackNetwork()
     with Lab(network=network) as lab:
@@ -684,6 +686,7 @@ def test_closing_a_form_forgets_all_its_parts(lab: Lab, make: Any) -> None:
     assert set(form._repr_mimebundle_()) == {"text/plain", "text/html"}
 
 
+@pytest.mark.process
 @EACH
 def test_a_form_does_not_keep_its_lab(make: Any) -> None:
     lab = Lab()
@@ -696,6 +699,7 @@ def test_a_form_does_not_keep_its_lab(make: Any) -> None:
     assert form.view().text
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("make", "click"),
     [
@@ -733,6 +737,7 @@ def test_where_no_cell_is_known_the_oldest_form_makes_room(lab: Lab) -> None:
     assert [form.closed for form in forms] == [True] * 2 + [False] * live._MOST
 
 
+@pytest.mark.process
 def test_a_second_click_waits_for_the_first() -> None:
     network = LoopbackNetwork()
     with Lab(network=network) as lab:
@@ -776,6 +781,7 @@ def test_what_a_form_cannot_be_is_told_in_a_sentence(lab: Lab) -> None:
         mailbox_reader(lab, by="SMTP")  # type: ignore[arg-type]
 
 
+@pytest.mark.process
 def test_ipywidgets_is_imported_only_when_a_form_is_made() -> None:
     code = (
         "import sys, labserver; labserver.compose, labserver.monitor, labserver.faults\n"

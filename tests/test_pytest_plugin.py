@@ -15,6 +15,8 @@ import pytest
 import labserver
 from labserver import Lab, pytest_plugin
 
+pytestmark = pytest.mark.process
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]

@@ -2400,6 +2400,7 @@ def test_a_mistake_of_the_server_costs_one_command(
     assert [info and info[0] for info in logged] == [ZeroDivisionError] * 3
 
 
+@pytest.mark.process
 def test_labs_in_one_process_do_not_disturb_each_other(inline: Network) -> None:
     loopback = LoopbackNetwork()
     with (

@@ -128,6 +128,7 @@ def test_a_group_is_one_commit(store: Store) -> None:
     assert sorted(heard) == sorted([inbox(store, ANA), inbox(store, BEN)])
 
 
+@pytest.mark.process
 def test_a_delivered_message_survives_the_death_of_the_process(file: Path) -> None:
     program = f"""
 import os

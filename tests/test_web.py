@@ -28,6 +28,8 @@ from labserver.network.loopback import LoopbackNetwork
 from labserver.notebook.widgets.faulting import FAULTS
 from labserver.web.server import Page, serve
 
+pytestmark = pytest.mark.process
+
 ANA, BEN = "ana@lab.example", "ben@lab.example"
 PATHS = (
     *("/", "/page.css", "/page.js", "/views.css", "/icon.svg", "/elsewhere"),
