@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 AXE = ROOT / "tests" / "axe"
 
 
-SLOW = {"browser", "process", "pyodide", "realclient"}
-"""Marks of what starts a process or opens a port, and so is left out by `--quick`."""
+SLOW = {"browser", "long", "process", "pyodide", "realclient"}
+"""Marks of what `--quick` leaves out."""
 STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "socket.bind", "subprocess.Popen"}
 
 

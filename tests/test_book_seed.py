@@ -87,10 +87,12 @@ def test_sentence_is_carried_or_corrected(entry: dict[str, Any], sections: dict[
         assert _plain(place["words"].format(**WOOXY)) in sections[place["under"]]
 
 
+@pytest.mark.process
 def test_no_substitution_is_left_open(sections: dict[str, str]) -> None:
     assert not [heading for heading, text in sections.items() if "{{" in text]
 
 
+@pytest.mark.process
 def test_old_settings_stand_apart(sections: dict[str, str]) -> None:
     old = (WOOXY["old"]["server"], WOOXY["old"]["connection"])
     having = [heading for heading, text in sections.items() if any(value in text for value in old)]

@@ -27,6 +27,8 @@ from tests.fuzz_targets import (
 )
 from tests.steps import LINEAR
 
+pytestmark = pytest.mark.long
+
 LISTENERS = {"smtp": "smtp", "submissions": "smtp", "pop3": "pop3", "imap": "imap"}
 """Who is talked to, and the folder of its seeds."""
 
