@@ -21,6 +21,8 @@ from labserver import Lab, StoreError
 from labserver.folder import FolderError, write
 from labserver.tls import certificates
 
+pytestmark = pytest.mark.process
+
 POSIX = pytest.mark.skipif(os.name != "posix", reason="other systems have no modes and no links")
 FILES = ("ca.pem", "server.pem", "mail.sqlite", "mail.sqlite-wal", "mail.sqlite-shm")
 PRECIOUS = b"Somebody else's only copy.\n"

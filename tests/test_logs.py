@@ -364,6 +364,7 @@ CHANGED: dict[str, Callable[[list[str]], list[str]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGED)
 def test_a_log_that_went_through_a_letter_or_an_editor_is_read(change: str) -> None:
     windows = ("openssl", "telnet", "gmail", "postfix-dialogue.log")  # where nothing marks a line
@@ -786,6 +787,7 @@ def test_a_log_that_is_too_long_is_refused_with_a_sentence(text: str) -> None:
         read_log(text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
 def test_no_log_however_broken_raises_anything_else(seed: int) -> None:
     source = random.Random(seed)
@@ -839,6 +841,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_log_takes_no_longer_than_its_length_allows(name: str) -> None:
     """Far above what is measured (under 1.5 s), far below what a quadratic search would take."""

@@ -265,6 +265,7 @@ def test_a_known_password_is_masked_wherever_a_client_says_it(
     assert [text for text in texts(session) if tells(text)] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("listener", list(SAID))
 def test_no_view_tells_a_password_that_a_client_said_anywhere(listener: str) -> None:
     with closing(InlineNetwork()) as network, Lab(network=network) as lab:

@@ -565,6 +565,7 @@ def messages(draw: st.DrawFn, depth: int = 0) -> EmailMessage:
     return made
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(messages(), st.booleans())
 def test_well_formed_mail_is_read_as_pythons_parser_reads_it(
@@ -652,6 +653,7 @@ def read_all(octets: bytes) -> None:
     _ = message.number_of_fields
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)  # an expression that looks for its end again and again takes hours
 @pytest.mark.parametrize("kind", FLOODS)
 def test_the_work_grows_no_faster_than_the_message(kind: str) -> None:

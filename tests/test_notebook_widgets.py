@@ -612,6 +612,7 @@ def test_the_monitor_hears_without_being_asked() -> None:
     network.close()
 
 
+@pytest.mark.long
 def test_ten_thousand_sessions_leave_the_monitor_small() -> None:
     network = InlineNetwork()
     with Lab(network=network) as lab:

@@ -63,6 +63,7 @@ def capabilities(lab: Lab, listener: str, tls: bytes = b"") -> set[str]:
 # -- which one it is
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("given", [None, True, False])
 def test_a_lab_tells_what_it_was_given(given: bool | None) -> None:
     with Lab(plaintext_login=given) as lab:

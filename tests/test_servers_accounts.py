@@ -190,6 +190,7 @@ def test_wrong_passwords_count_for_all_spellings_of_a_name() -> None:
     asyncio.run(count())
 
 
+@pytest.mark.process
 def test_a_labs_inbox_is_found_by_all_spellings() -> None:
     with Lab({"ana@bücher.example": "s3cret"}) as lab:
         assert lab.hostname == "xn--bcher-kva.example"

@@ -1150,6 +1150,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20)  # instead of hours
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_header_takes_no_time(inline: Network, value: bytes) -> None:

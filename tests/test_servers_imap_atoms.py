@@ -385,6 +385,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_comes_back_as_it_was_given(one_lab: Lab, name: str) -> None:
     _round_trip(one_lab, name)
@@ -400,6 +401,7 @@ names = st.text(
 ).filter(lambda name: all(name.split("/")) and name.split("/")[0].upper() not in ("INBOX", "KEPT"))
 
 
+@pytest.mark.process
 @settings(EXAMPLES, max_examples=25)
 @given(name=names)
 def test_any_name_comes_back_as_it_was_given(one_lab: Lab, name: str) -> None:

@@ -506,6 +506,7 @@ def steps(does: Callable[[], object]) -> int:
     return count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [
@@ -542,6 +543,7 @@ def test_twice_the_length_takes_at_most_twice_the_steps(
     assert counts[2] <= 2 * counts[1] + 1000, counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [
