@@ -493,17 +493,26 @@ def test_html_is_given_to_a_sandbox_alone(lab: Lab, client: Client) -> None:
     assert policy.startswith("sandbox; default-src 'none'; ")
     assert "script" not in policy
     assert "http" not in policy
-    assert '<img src="data:image/png;base64,iVBORw==">' in answer.text
-    assert '<img src="cid:no">' in answer.text
+    assert answer.text.count("data:image/png;base64,iVBORw==") == 1
+    assert '<img title="Not shown: cid:no">' in answer.text
 
 
 def test_what_reaches_for_a_host_by_itself_is_taken_out_of_force(lab: Lab, client: Client) -> None:
     body = b"<LINK rel=preconnect href=//t.example><base href=//t><meta http-equiv=refresh><p>"
     send(lab, b"Content-Type: text/html\r\n\r\n" + body)
     html = client.get(f"/api/message/rendered?account={ANA}&uid=1").text
-    own, _, rest = html.partition(">")
-    assert own == '<base target="_top"'
-    assert rest.startswith("<not-LINK rel=preconnect href=//t.example><not-base href=//t><not-meta")
+    assert "t.example" not in html
+    assert html.partition("<body>")[2].split() == ["<p>", "</p></body></html>"]
+    shown = client.ask("/api/message", account=ANA, uid=1)
+    assert shown["notes"] == ["Left out: 1 linked file."]
+
+
+def test_the_page_is_told_where_links_led(lab: Lab, client: Client) -> None:
+    body = b"<a href=http://evil.example/>bank</a><form action=//evil.example/form></form>"
+    send(lab, b"Content-Type: text/html\r\n\r\n" + body)
+    shown = client.ask("/api/message", account=ANA, uid=1)
+    assert shown["links"] == [["link", "http://evil.example/"], ["form", "//evil.example/form"]]
+    assert shown["more_links"] == 0
 
 
 def test_a_hostile_message_only_ever_becomes_text(lab: Lab, client: Client) -> None:

@@ -6,17 +6,19 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 from labserver.charsets import unstructured
 from labserver.message import Message
-from labserver.mime import Part, referred
+from labserver.mime import Part, bare_id
 from labserver.notebook.display import show
 from labserver.notebook.message import Seen, said
 from labserver.notebook.view import count, cut
 from labserver.store import MessageRow
 from labserver.transcript import readable
+from labserver.web.sanitizer import MOST_CHARACTERS, Sanitized, sanitized
 
 HEAD_OCTETS = 64 * 1024
 """Read of each message for the list and for the search."""
@@ -25,10 +27,9 @@ WHERE = ("anywhere", "subject", "from", "to", "text")
 
 _TEXT_CHARACTERS = 256 * 1024
 _RAW_OCTETS = 128 * 1024
-_HTML_OCTETS = 256 * 1024
-"""Rendered; a browser needs a second for a few megabytes of it."""
-_IMAGE_OCTETS = 1024 * 1024
-"""Of each image that the message brings along for its HTML."""
+_HTML_OCTETS = 4 * MOST_CHARACTERS
+"""Read of the HTML that is rendered."""
+_LONGEST_FILE_NAME = 120
 _LONGEST = 200
 _FIELDS = {"subject": (b"subject",), "from": (b"from",), "to": (b"to", b"cc", b"bcc")}
 _LOOKED_FOR = (
@@ -36,15 +37,6 @@ _LOOKED_FOR = (
     *(b"content-type", b"content-transfer-encoding", b"content-disposition"),
 )
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_REACHES = re.compile(
-    r"<(?=(?:link|base|meta|iframe|frame|frameset|object|embed|portal|fencedframe)\b)",
-    re.IGNORECASE,
-)
-"""What makes a browser reach for a host before it asks any policy."""
-_TARGET = re.compile(r"(<a(?:rea)?\b[^>]*?\s)(?=target\s*=)", re.IGNORECASE)
-_DOCTYPE = re.compile(r"\s*<!doctype[^>]*>", re.IGNORECASE)
-_NOWHERE = '<base target="_top">'
-"""The sandbox refuses it at once; of a link that stays inside, the host would get to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +99,7 @@ class Letter:
 
     def values(self) -> dict[str, Any]:
         """All that the page shows of it, for JSON."""
-        octets, html = self.message.octets, self._html()
+        octets, html = self.message.octets, self._sanitized
         text, more = self._text()
         return {
             "subject": _field(self._seen, "subject") or "(no subject)",
@@ -118,7 +110,10 @@ class Letter:
                 *sorted(readable(flag.encode()) for flag in self.message.flags),
             ],
             "html": html is not None,
-            "cut": html is not None and html.end - html.body_start > _HTML_OCTETS,
+            "cut": html is not None and html.cut,
+            "notes": html.notes if html else [],
+            "links": html.links if html else [],
+            "more_links": html.more_links if html else 0,
             "text": text,
             "more": more,
             "fields": [
@@ -135,32 +130,26 @@ class Letter:
     def file(self, number: int) -> tuple[str, bytes]:
         """A part's name and its octets out of their encoding. Raises `IndexError`."""
         part = self._parts[number]
-        name = re.split(r"[/\\]", part.name)[-1].strip(". ")
         ending = {"message/rfc822": "eml", "text/plain": "txt", "text/html": "html"}
         return (
-            name or f"part-{number + 1}.{ending.get(part.kind, 'bin')}",
+            _file_name(part.name) or f"part-{number + 1}.{ending.get(part.kind, 'bin')}",
             part.content(),
         )
 
     def rendered(self) -> str:
-        """Its HTML as a document for a sandbox: what reaches out is taken out of force, and images
-        that the message itself brings (RFC 2392) are put in."""
-        part = self._html()
-        if part is None:
-            return "<!doctype html><p>This message has no HTML.</p>"
-        html = part.text(_HTML_OCTETS)
-        html = _TARGET.sub(r"\1not-", _REACHES.sub("<not-", html))
-        brought = self._images()
-        html = re.sub(
-            r"\bcid:[^\"'<>)]{1,200}", lambda match: referred(match[0], brought) or match[0], html
-        )
-        begins = match.end() if (match := _DOCTYPE.match(html)) else 0
-        return f"{html[:begins]}{_NOWHERE}{html[begins:]}"
+        """Its HTML as a document that shows and does nothing else, for a sandbox all the same."""
+        html = self._sanitized
+        return html.document if html else "<!doctype html><p>This message has no HTML.</p>"
 
     # -- parts
 
-    def _html(self) -> Part | None:
-        return self._seen.whole.body_part(b"html")
+    @cached_property
+    def _sanitized(self) -> Sanitized | None:
+        part = self._seen.whole.body_part(b"html")
+        if part is None:
+            return None
+        made = sanitized(part.text(_HTML_OCTETS), self._image)
+        return replace(made, cut=made.cut or part.end - part.body_start > _HTML_OCTETS)
 
     def _text(self) -> tuple[str, bool]:
         """The text that mail programs without HTML show, and whether there is more of it."""
@@ -185,16 +174,29 @@ class Letter:
             "file": not part.kind.startswith("multipart/"),
         }
 
-    def _images(self) -> dict[str, str]:
-        """The images of the message by their Content-ID, as data."""
-        found = {}
-        for part in self._parts:
-            if part.kind not in _IMAGES or part.end - part.body_start > _IMAGE_OCTETS * 4 // 3:
-                continue
-            if part.content_id:
-                octets = part.content()
-                found[part.content_id] = f"data:{part.kind};base64,{b64encode(octets).decode()}"
-        return found
+    @cached_property
+    def _image(self) -> Callable[[str], str]:
+        """Gives an image of the message by its Content-ID, as a `data:` address, or nothing."""
+        images = {part.content_id: part for part in self._parts if part.kind in _IMAGES}
+
+        @cache
+        def data(identity: str) -> str:
+            part = images.get(bare_id(identity)) if identity else None
+            if part is None:
+                return ""
+            return f"data:{part.kind};base64,{b64encode(part.content()).decode()}"
+
+        return data
+
+
+def _file_name(said: str) -> str:
+    """A file's name without folders and without what can't be printed; it may be empty."""
+    name = re.split(r"[/\\]", said)[-1]
+    name = "".join(c if c.isprintable() else "_" for c in name).strip(". ")
+    stem, dot, ending = name.rpartition(".")
+    if len(name) > _LONGEST_FILE_NAME:
+        name = f"{stem[: _LONGEST_FILE_NAME - 20]}{dot}{ending[:19]}"
+    return name
 
 
 def _field(seen: Seen, name: str) -> str:
