@@ -77,9 +77,9 @@ def _run(options: Namespace) -> int:
     except (NetworkError, StoreError, ValueError) as error:
         said = str(error)
     except ModuleNotFoundError as error:
-        if error.name != "aiohttp":
+        if error.name not in ("aiohttp", "nh3"):
             raise
-        said = "--ui needs aiohttp; get it with: python -m pip install aiohttp"
+        said = "--ui needs aiohttp and nh3; get them with: python -m pip install aiohttp nh3"
     print(said, file=sys.stderr)
     return 1
 

@@ -37,7 +37,7 @@ def serve(options: Namespace) -> None:
     """Run a lab until KeyboardInterrupt, which closes it.
 
     Raises `NetworkError`, `StoreError`, `FolderError` or `ValueError`, each with one sentence, and
-    `ModuleNotFoundError` where the page is wanted and aiohttp is missing.
+    `ModuleNotFoundError` where the page is wanted and aiohttp or nh3 is missing.
     """
     accounts = _accounts(options)
     ports = _ports(options)
@@ -77,9 +77,18 @@ def serve(options: Namespace) -> None:
 
 def _page(lab: Lab, port: int) -> str:
     """The address of the lab's page, which is closed with the lab."""
-    from labserver.web.server import serve  # nobody else needs aiohttp
+    from labserver.web.server import serve  # nobody else needs aiohttp and nh3
 
-    return serve(lab, port).url
+    return serve(lab, port, again=_print_again).url
+
+
+def _print_again(page: str) -> None:
+    """Print a fresh address of the page, for one works once."""
+    print(
+        f"The page was opened again. This address is fresh and works once: {page}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 # -- options
@@ -186,7 +195,7 @@ def _as_text(lab: Lab, options: Namespace, page: str, own_accounts: bool) -> str
         # Passwords of one's own are not repeated on the screen.
         rows.append(f"  {address}" + ("" if own_accounts else f"  password {password}"))
     if page:
-        rows.append(f"To look on, open this in a browser, with its token: {page}")
+        rows.append(f"To look on, open this in a browser; it works once: {page}")
     rows += [
         f"To trust its TLS, a program needs this file: {lab.ca}",
         f"Mail is kept in {options.data}. Ctrl-C ends the lab.",

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urljoin
+from urllib.error import HTTPError, URLError
+from urllib.parse import urljoin, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -180,12 +180,12 @@ def test_ui_serves_a_page_of_the_sessions_kept_that_ends_with_the_lab(tmp_path: 
         assert list(place)[-2:] == ["accounts", "ui"]
         with urlopen(place["ui"]) as page:
             assert b"<title>Mail Lab</title>" in page.read()
-            cookie = page.headers["Set-Cookie"].partition(";")[0]
         for _ in range(3):
             smtplib.SMTP(*place["smtp"]).quit()
         news = urljoin(place["ui"], "/api/news")
         # One who looks on must not keep the lab from ending.
-        onlooker = urlopen(Request(news, headers={"Cookie": cookie}))
+        token = urlsplit(place["ui"]).fragment.removeprefix("token=")
+        onlooker = urlopen(Request(news, headers={"Authorization": f"Bearer {token}"}))
         said = json.loads(onlooker.readline().removeprefix(b"data: "))
         assert (said["page"]["kept"], said["page"]["total"]) == (2, 3)
     with pytest.raises((URLError, ConnectionError)):
@@ -193,11 +193,27 @@ def test_ui_serves_a_page_of_the_sessions_kept_that_ends_with_the_lab(tmp_path: 
     onlooker.close()
 
 
+def test_an_address_of_the_page_that_was_used_brings_a_fresh_one_to_the_terminal(
+    tmp_path: Path,
+) -> None:
+    with serving("--json", "--ui", "--ephemeral", "--data", str(tmp_path)) as process:
+        ui = json.loads(first_line(process))["ui"]
+        token = urlsplit(ui).fragment.removeprefix("token=").encode()
+        enter = urljoin(ui, "/api/enter")
+        urlopen(enter, token).close()
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(enter, token)
+        assert process.stderr is not None
+        fresh = process.stderr.readline().rpartition("#token=")[2].strip().encode()
+        assert fresh != token
+        urlopen(enter, fresh).close()
+
+
 def test_the_address_of_the_page_is_printed_with_its_token(tmp_path: Path) -> None:
     with serving("--ui", "--ephemeral", "--data", str(tmp_path)) as process:
         said = [first_line(process) for _ in range(13)]
         (row,) = [row for row in said if "http://" in row]
-        assert re.search(r": http://127\.0\.0\.1:\d+/\?token=[\w-]{32}$", row)
+        assert re.search(r": http://127\.0\.0\.1:\d+/#token=[\w-]{32}$", row)
 
 
 @contextmanager
@@ -247,12 +263,15 @@ def test_a_port_can_be_chosen_for_each_listener(tmp_path: Path) -> None:
         assert len({tuple(place[name]) for name in PORTS}) == len(PORTS)
 
 
-def test_without_aiohttp_ui_says_how_to_get_it(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['aiohttp'] = None; from labserver.cli import main; "
+@pytest.mark.parametrize("missing", ["aiohttp", "nh3"])
+def test_without_what_it_needs_ui_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from labserver.cli import main; "
     code += f"sys.exit(main(['serve', '--ui', '--ephemeral', '--data', {str(tmp_path)!r}]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "--ui needs aiohttp; get it with: python -m pip install aiohttp\n"
+    assert done.stderr == (
+        "--ui needs aiohttp and nh3; get them with: python -m pip install aiohttp nh3\n"
+    )
 
 
 @pytest.mark.skipif(not POSIX, reason="Windows has no SIGTERM to catch")

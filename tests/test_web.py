@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import email.policy
+import functools
 import gc
 import http.client
 import imaplib
 import json
+import os
 import poplib
+import re
 import smtplib
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any, NamedTuple
@@ -26,6 +31,8 @@ from labserver.logs import MOST_CHARACTERS
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
 from labserver.notebook.widgets.faulting import FAULTS
+from labserver.web import reading
+from labserver.web.mail import Head
 from labserver.web.server import Page, serve
 
 pytestmark = pytest.mark.process
@@ -39,6 +46,11 @@ PATHS = (
     *(f"/api/message{which}?account={ANA}&uid=1&part=0" for which in ("", "/raw", "/part")),
     f"/api/message/rendered?account={ANA}&uid=1",
 )
+
+
+def token(page: Page) -> str:
+    """The one in the page's address."""
+    return urlsplit(page.url).fragment.removeprefix("token=")
 
 
 class Answer(NamedTuple):
@@ -56,22 +68,22 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """A browser without a window: it has the cookie, if it was given the token."""
+    """A browser without a window: it has the secret, if it was given the token."""
 
     def __init__(self, page: Page, *, admitted: bool = True) -> None:
         parts = urlsplit(page.url)
         assert parts.hostname
         assert parts.port
-        self.host, self.port, self.cookie = parts.hostname, parts.port, ""
+        self.host, self.port, self.secret = parts.hostname, parts.port, ""
         if admitted:
-            entrance = self.get(f"/?{parts.query}")
+            entrance = self.get("/api/enter", token(page).encode())
             assert entrance.status == 200
-            self.cookie = entrance.headers["Set-Cookie"].partition(";")[0]
+            self.secret = entrance.json["secret"]
 
     def get(self, path: str, body: bytes | None = None, **headers: str) -> Answer:
         with contextlib.closing(http.client.HTTPConnection(self.host, self.port)) as connection:
-            if self.cookie:
-                headers = {"Cookie": self.cookie} | headers
+            if self.secret:
+                headers = {"Authorization": f"Bearer {self.secret}"} | headers
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request("GET" if body is None else "POST", path, body, fields)
             answer = connection.getresponse()
@@ -88,7 +100,9 @@ class Client:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         with contextlib.closing(connection):
             connection.request(
-                "GET", f"/api/news?{urlencode(values)}", headers={"Cookie": self.cookie}
+                "GET",
+                f"/api/news?{urlencode(values)}",
+                headers={"Authorization": f"Bearer {self.secret}"},
             )
             answer = connection.getresponse()
             rows = (row for row in answer if row.startswith(b"data: "))
@@ -143,29 +157,120 @@ def log_in(lab: Lab) -> Session:
 # -- who may ask
 
 
-def test_nothing_is_given_without_the_token(lab: Lab, page: Page) -> None:
+def test_nothing_of_the_lab_is_given_without_the_secret(lab: Lab, page: Page) -> None:
     send(lab)
+    secret, stranger = Client(page).secret, Client(page, admitted=False)
+    waysin = [
+        {},
+        {"Cookie": f"labserver-{stranger.port}={secret}; secret={secret}; token={token(page)}"},
+        {"Authorization": "Bearer guessed"},
+        {"Authorization": f"Basic {secret}"},
+        {"Authorization": secret},
+        {"X_Token": secret},
+    ]
+    paths = [path for path in PATHS if path.startswith("/api/")]
+    for path in (*paths, f"/api/lab?token={token(page)}", f"/api/lab?secret={secret}"):
+        for headers in waysin:
+            answer = stranger.get(path, **headers)
+            assert answer.status == 403, (path, headers)
+            assert "Open the address that the lab printed" in answer.json["error"]
+    for path in ("/api/log", "/api/faults", "/api/signed"):
+        assert stranger.get(path, b"220 hi").status == 403
+
+
+def test_the_page_itself_tells_nothing_and_sets_no_cookie(lab: Lab, page: Page) -> None:
+    stranger, known = Client(page, admitted=False), Client(page)
+    for path in ("/", "/page.css", "/page.js", "/views.css", "/icon.svg"):
+        answer = stranger.get(path)
+        assert (answer.status, answer.octets) == (200, known.get(path).octets)
+        assert "Set-Cookie" not in answer.headers
+        assert known.secret not in answer.text
+        assert str(lab.smtp.port) not in answer.text
+    assert "Set-Cookie" not in known.get("/api/lab").headers
+
+
+def test_a_token_works_once_and_a_fresh_one_is_shown_where_the_lab_runs(lab: Lab) -> None:
+    shown: list[str] = []
+    page = serve(lab, again=shown.append)
+    used = token(page)
     stranger = Client(page, admitted=False)
-    for path in (*PATHS, "/?token=", "/?token=guessed", "/api/lab?token=" + page.url[-32:]):
-        answer = stranger.get(path, Cookie=f"labserver-{stranger.port}=guessed")
-        assert answer.status == 403, path
-        assert "Open the address that the lab printed" in answer.text
-    assert stranger.get("/api/log", b"220 hi").status == 403
+    assert stranger.get("/api/enter", used.encode()).status == 200
+    assert token(page) not in ("", used)
+    for _ in range(3):
+        again = stranger.get("/api/enter", used.encode())
+        assert again.status == 403
+        assert again.json["error"] == (
+            "This address has been used, and each works once; "
+            "the lab has printed a fresh one where it runs."
+        )
+    assert stranger.get("/api/lab", Authorization=f"Bearer {used}").status == 403
+    assert shown == [page.url]
+    assert Client(page).get("/api/lab").status == 200
 
 
-def test_the_token_is_exchanged_for_a_cookie_of_this_site_alone(page: Page) -> None:
-    token = page.url.partition("token=")[2]
-    entrance = Client(page, admitted=False).get(f"/?token={token}")
-    name, *attributes = entrance.headers["Set-Cookie"].split("; ")
-    assert token not in name
-    assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
-    assert Client(page).get("/").status == 200
+def test_a_page_of_a_program_s_own_gives_a_fresh_address_when_asked(page: Page) -> None:
+    used = token(page).encode()
+    assert Client(page).get("/api/lab").status == 200
+    again = Client(page, admitted=False).get("/api/enter", used)
+    assert again.json["error"].endswith("; ask the page's `url` for a fresh one.")
+    assert Client(page).get("/api/lab").status == 200
+
+
+@pytest.mark.parametrize("guess", [b"", b"guessed", b"\xff", b"\xed\xb2\x80", b"x" * 10_000])
+def test_a_guess_is_refused(lab: Lab, guess: bytes) -> None:
+    shown: list[str] = []
+    answer = Client(serve(lab, again=shown.append), admitted=False).get("/api/enter", guess)
+    assert answer.status == (403 if len(guess) < 200 else 413)
+    assert shown == []
+
+
+def test_a_program_may_use_the_token_until_a_browser_has(page: Page) -> None:
+    program, bearer = Client(page, admitted=False), f"Bearer {token(page)}"
+    assert program.get("/api/lab", Authorization=bearer).status == 200
+    assert program.get("/api/lab", Authorization=bearer).status == 200
+    assert Client(page).get("/api/lab").status == 200
+    assert program.get("/api/lab", Authorization=bearer).status == 403
 
 
 def test_each_start_has_a_token_of_its_own(lab: Lab) -> None:
     one, other = serve(lab), serve(lab)
-    assert one.url.partition("token=")[2] != other.url.partition("token=")[2]
-    assert Client(other, admitted=False).get(f"/?{urlsplit(one.url).query}").status == 403
+    assert token(one) != token(other)
+    assert Client(other, admitted=False).get("/api/enter", token(one).encode()).status == 403
+    assert (
+        Client(other, admitted=False)
+        .get("/api/lab", Authorization=f"Bearer {Client(one).secret}")
+        .status
+        == 403
+    )
+
+
+def test_a_signed_address_opens_one_thing_for_a_minute(
+    lab: Lab, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(lab)
+    client, stranger = Client(page), Client(page, admitted=False)
+    path = f"/api/message/raw?account={ANA}&uid=1"
+    address = client.get("/api/signed", path.encode()).json["address"]
+    assert stranger.get(address).octets == lab.inbox(ANA)[0].octets
+    for changed in (
+        address.replace("uid=1", "uid=2"),
+        address.replace("/raw", "/part"),
+        address.replace("&until=", "&until=9"),
+        address[:-1] + ("0" if address[-1] != "0" else "1"),
+        address + "&uid=2",
+        f"{path}&signature=",
+        f"{path}&until=99999999999&signature=" + "0" * 64,
+    ):
+        assert stranger.get(changed).status == 403, changed
+    assert stranger.get(address, Sec_Fetch_Site="cross-site").status == 403
+    later = time.monotonic() + 62
+    monkeypatch.setattr("labserver.web.entrance.time.monotonic", lambda: later)
+    assert stranger.get(address).status == 403
+
+
+@pytest.mark.parametrize("path", ["/api/faults?", "/api/lab?x", "/", "", "/api/message/raw"])
+def test_only_what_a_browser_fetches_by_itself_is_signed(client: Client, path: str) -> None:
+    assert client.get("/api/signed", path.encode()).status == 400
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:{port}", "127.0.0.1", ""])
@@ -536,6 +641,103 @@ def test_of_a_large_message_only_a_part_is_given(lab: Lab, client: Client) -> No
     assert len(client.get(f"/api/message/raw?account={ANA}&uid=1").octets) > 10_000_000
 
 
+# -- what is too much
+
+
+HOLDS = functools.partial(re.fullmatch, "(a+)+b")
+"""Given a's, it holds the interpreter for ever."""
+
+
+def exhausted(*_: object) -> None:
+    """Stands for a function that takes more memory than there is."""
+    raise MemoryError
+
+
+def rows_but_of_the_third(heads: list[Head], text: str, where: str) -> list[dict[str, Any]]:
+    """Stands for one that one header is too much for."""
+    if any(head.row.uid == 3 for head in heads):
+        raise MemoryError
+    return reading.rows(heads, text, where)
+
+
+def test_what_holds_the_interpreter_holds_up_no_server_and_is_told_of(
+    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labserver.web.child.PROCESSOR_SECONDS", 1)
+    monkeypatch.setattr("labserver.web.server.reading.log", HOLDS)
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(client.get("/api/log", b"a" * 99)))
+    asking.start()
+    with smtplib.SMTP(*lab.smtp) as mail:
+        assert mail.noop()[0] == 250
+        assert client.ask("/api/sessions", below=9)["total"] == 1
+        assert answers == []
+    asking.join()
+    assert answers[0].status == 422
+    assert answers[0].json["error"] == (
+        "This log takes too long to read; paste only the lines that matter."
+    )
+    monkeypatch.undo()
+    assert client.get("/api/log", b"<-  220 x ESMTP\n -> EHLO a\n<-  250 x\n").status == 200
+
+
+def process_of(_: str) -> str:
+    """Which process reads."""
+    return str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("function", "path", "said"),
+    [
+        ("message", f"/api/message?account={ANA}&uid=1", "This message {}; download it instead."),
+        ("rendered", f"/api/message/rendered?account={ANA}&uid=1", "This message {}; download it"),
+        ("part", f"/api/message/part?account={ANA}&uid=1&part=0", "This message {}; download it"),
+        ("session", "/api/session?number=1", "This view of the session {}; choose another one"),
+        ("session_file", "/api/session.json?number=1", "This session {}; the lab's own"),
+        ("compared", "/api/compare?a=1&b=1", "The two together {}; look at each of them."),
+    ],
+)
+def test_what_is_too_much_to_read_gets_a_sentence(
+    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch, function: str, path: str, said: str
+) -> None:
+    send(lab)
+    monkeypatch.setattr(f"labserver.web.server.reading.{function}", exhausted)
+    answer = client.get(path)
+    assert answer.status == (200 if function == "rendered" else 422)
+    assert said.format("takes too much memory to read") in answer.text
+    assert lab.inbox(ANA)[0].octets == client.get(f"/api/message/raw?account={ANA}&uid=1").octets
+
+
+def test_a_header_that_cannot_be_read_hides_no_other(
+    lab: Lab, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        send(lab, b"Subject: %d\r\n\r\n" % number)
+    monkeypatch.setattr("labserver.web.server.reading.rows", rows_but_of_the_third)
+    found = client.ask("/api/messages", account=ANA)["messages"]
+    assert [(one["uid"], one["subject"]) for one in found] == [
+        (5, "4"),
+        (4, "3"),
+        (3, "(this header takes too much memory to read)"),
+        (2, "1"),
+        (1, "0"),
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="looks for a process as POSIX does")
+@pytest.mark.parametrize("what", ["page", "lab", "network"])
+def test_closing_leaves_no_process(
+    lab: Lab, page: Page, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("labserver.web.server.reading.log", process_of)
+    process = int(Client(page).get("/api/log", b"x").json["html"])
+    os.kill(process, 0)
+    {"page": page, "lab": lab, "network": lab.network}[what].close()
+    lab.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 # -- faults
 
 
@@ -605,7 +807,7 @@ def test_a_lab_that_is_forgotten_takes_its_page_with_it() -> None:
 
 
 def test_a_page_says_where_it_is_without_its_token(page: Page) -> None:
-    assert repr(page) == f"<Page at {page.url.partition('?')[0]}>"
+    assert repr(page) == f"<Page at {page.url.partition('#')[0]}>"
 
 
 def test_a_page_needs_a_running_lab_with_sockets(lab: Lab) -> None:

@@ -25,7 +25,8 @@ def head(octets: bytes) -> Head:
         store.append(mailbox.id, octets, NOON, frozenset())
         (row,) = store.newest(mailbox.id, 1, None)
         assert isinstance(row, MessageRow)
-        return Head.read(row, lambda most: store.beginning(row.content, most))
+        begins = Head(row, store.beginning(row.content, HEAD_OCTETS))
+        return begins if begins.is_whole else Head.of(row, store.octets(row.content))
     finally:
         store.close()
 

@@ -8,9 +8,13 @@ import imaplib
 import json
 import poplib
 import re
+import shutil
 import smtplib
 import socket
+import sqlite3
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -58,6 +62,15 @@ def page(lab: Lab, browser: Browser) -> Iterator[Page]:
     yield opened
     opened.close()
     assert troubles == []
+
+
+@pytest.fixture
+def chromium(browser: Browser) -> Any:
+    """Starts one that keeps its history in a folder."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    return lambda folder: browser.browser_type.launch_persistent_context(
+        folder, executable_path=found, args=["--no-sandbox"]
+    )
 
 
 def _wrong(said: Any) -> bool:
@@ -128,6 +141,52 @@ def test_the_token_leaves_the_address_bar_and_the_page_can_be_loaded_again(page:
     assert "token" not in page.url
     page.reload()
     expect(page.get_by_text("live", exact=True)).to_be_visible()
+    assert page.context.cookies() == []
+
+
+def test_the_address_works_once_and_says_so(lab: Lab, browser: Browser) -> None:
+    served = serve(lab)
+    address = served.url
+    with (
+        contextlib.closing(browser.new_context()) as one,
+        contextlib.closing(browser.new_context()) as other,
+    ):
+        first = one.new_page()
+        first.goto(address)
+        expect(first.get_by_text("live", exact=True)).to_be_visible()
+        # Another tab of the same browser is let in by the first; another browser is not.
+        second = one.new_page()
+        second.goto(address)
+        expect(second.get_by_text("live", exact=True)).to_be_visible()
+        stranger = other.new_page()
+        stranger.goto(address)
+        expect(stranger.get_by_role("alert")).to_contain_text("ask the page's `url` for a fresh")
+        stranger.goto(f"{address.partition('#')[0]}#/mail")
+        stranger.reload()
+        expect(stranger.get_by_role("alert")).to_contain_text("Open the address that the lab")
+        stranger.goto("about:blank")
+        stranger.goto(served.url)
+        expect(stranger.get_by_text("live", exact=True)).to_be_visible()
+
+
+def test_what_a_browser_keeps_lets_nobody_in(lab: Lab, tmp_path: Path, chromium: Any) -> None:
+    served = serve(lab)
+    context = chromium(tmp_path)
+    page = context.new_page()
+    page.goto(served.url)
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+    context.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "Default" / "History")) as history:
+        visited = [url for (url,) in history.execute("SELECT url FROM urls")]
+    used = [url for url in visited if "token=" in url]
+    assert used, "or it would keep nothing that could be tried"
+    for address in used:
+        request = urllib.request.Request(
+            address.partition("#")[0] + "api/enter",
+            address.partition("token=")[2].encode(),
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
 
 
 def test_an_open_session_grows_while_it_is_looked_at(lab: Lab, page: Page) -> None:
@@ -308,8 +367,13 @@ def test_a_hostile_mail_runs_nothing_and_fetches_nothing(lab: Lab, page: Page) -
         heading = frame.get_by_role("heading")
         expect(heading).to_have_text("shown")
         expect(heading).to_have_css("color", "rgb(0, 1, 2)")
-        for what in ("button", "#top", "#away", "#self"):
+        for what in ("text=go", "#top", "#away", "#self"):
             frame.locator(what).click()
+        expect(
+            page.get_by_text("Left out: 1 drawing, 1 form, 1 form field, 3 frames")
+        ).to_be_visible()
+        page.get_by_text("Where its links lead (4)").click()
+        expect(page.locator(".links")).to_contain_text(f"{there}/m")
         page.get_by_role("tab", name="Text").click()
         page.get_by_role("tab", name="Rendered").click()
         expect(heading).to_have_text("shown")

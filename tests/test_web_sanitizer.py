@@ -166,12 +166,41 @@ def test_a_remote_image_shows_where_it_is_and_is_not_fetched() -> None:
         'background:url("//evil.example/1")',
         "list-style:url(\nhttp://evil.example/1\n)",
         "cursor:url(http://evil.example/1",
+        "background:u\\72l(http://evil.example/1)",
+        "background:\\55\\000052 \\6c(http://evil.example/1)",
+        "background:\\ur\\l(http://evil.example/1)",
     ],
 )
 def test_style_has_no_addresses(css: str) -> None:
     for html in (f"<p style='{css.replace(chr(39), '&#39;')}'>x", f"<style>p{{{css}}}</style>"):
         assert "evil" not in body(html)
         assert made(html).notes == ["Left out: 1 remote image."]
+
+
+@pytest.mark.parametrize(
+    ("css", "said"),
+    [
+        ("@import 'http://evil.example/1.css'; p{color:red}", "1 linked file"),
+        ("@IMPORT url(http://evil.example/1.css);p{color:red}", "1 linked file"),
+        ('@im\\70ort "http://evil.example/1";p{color:red}', "1 linked file"),
+        ("@font-face{src:url(http://evil.example/1.woff2?x)}p{color:red}", "1 remote font"),
+    ],
+)
+def test_a_style_sheet_brings_nothing_along(css: str, said: str) -> None:
+    assert "evil" not in body(f"<style>{css}</style>")
+    assert "p{color:red}" in body(f"<style>{css}</style>").replace(" ", "")
+    assert made(f"<style>{css}</style>").notes == [f"Left out: {said}."]
+
+
+def test_a_set_of_images_is_taken_out() -> None:
+    shown = made("<p style=\"background:-webkit-image-set('http://evil.example/1' 1x)\">x")
+    assert "image-set" not in shown.document
+    assert shown.notes == ["Left out: 1 remote image."]
+
+
+def test_signs_in_a_style_sheet_stay() -> None:
+    css = 'q:before{content:"\\201C \\2014 \\0022 \\a \\6D4B\\61b4"} .a\\:b{color:red}'
+    assert body(f"<style>{css}</style>") == f"<style>{css}</style>"
 
 
 # -- images that the message brings

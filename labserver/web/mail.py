@@ -47,19 +47,19 @@ class Head:
     octets: bytes
 
     @classmethod
-    def read(cls, row: MessageRow, beginning: Callable[[int], bytes]) -> Head:
-        """Made of what `beginning` gives: the message's first so many octets.
+    def of(cls, row: MessageRow, octets: bytes) -> Head:
+        """What is looked for in a header of any size, and the beginning of the body."""
+        whole = Part(octets)
+        said = ((name, whole.first(name)) for name in _LOOKED_FOR)
+        fields = [b"%b: %b\r\n" % (name, v[:HEAD_OCTETS]) for name, v in said if v is not None]
+        body = octets[whole.body_start : whole.body_start + HEAD_OCTETS]
+        return cls(row, b"".join((*fields, b"\r\n", body)))
 
-        Where its header is longer than that, what is looked for is taken from all of it.
-        """
-        octets = beginning(HEAD_OCTETS)
-        if len(octets) < row.size and Part(octets).body_start == len(octets):
-            whole = Part(beginning(row.size))
-            said = ((name, whole.first(name)) for name in _LOOKED_FOR)
-            fields = [b"%b: %b\r\n" % (name, v[:HEAD_OCTETS]) for name, v in said if v is not None]
-            body = whole.octets[whole.body_start : whole.body_start + HEAD_OCTETS]
-            octets = b"".join((*fields, b"\r\n", body))
-        return cls(row, octets)
+    @property
+    def is_whole(self) -> bool:
+        """Whether the header ends within these octets."""
+        ends = Part(self.octets).body_start
+        return len(self.octets) == self.row.size or ends < len(self.octets)
 
     def values(self) -> dict[str, Any]:
         """The row of the list, for JSON."""
@@ -73,6 +73,10 @@ class Head:
             "received": self.row.received.isoformat(timespec="seconds"),
             "flags": sorted(readable(flag.encode()) for flag in self.row.flags),
         }
+
+    def unread(self, why: str) -> dict[str, Any]:
+        """The row where the header can't be read."""
+        return replace(self, octets=b"").values() | {"subject": why, "from": ""}
 
     def says(self, text: str, where: str) -> bool:
         """Whether that stands there; case doesn't matter."""

@@ -29,11 +29,69 @@ function view(html) {
 
 const query = (path, values) => `${path}?${new URLSearchParams(values)}`;
 
+// -- being let in
+
+async function answered(answer) {
+  const values = await answer.json();
+  if (!answer.ok) throw new Error(values.error);
+  return values;
+}
+
+/** What each question carries. It stays in this tab; other tabs of the lab are told when they ask. */
+let secret = sessionStorage.getItem("secret");
+const otherTabs = new BroadcastChannel("mail-lab");
+
+/** The secret: for the token in the address, from before a reload, or from another tab. */
+async function letIn() {
+  const [, token] = location.hash.match(/^#token=(.*)$/) ?? [];
+  let refused;
+  if (token) {
+    history.replaceState(null, "", "/");
+    try {
+      return (await answered(await fetch("/api/enter", { method: "POST", body: token }))).secret;
+    } catch (error) {
+      refused = error;
+    }
+  }
+  for (const find of [() => secret, toldByAnotherTab]) {
+    const known = await find();
+    if (!known) continue;
+    const answer = await fetch("/api/lab", { headers: { Authorization: `Bearer ${known}` } });
+    if (answer.ok) return known;
+    refused ??= new Error((await answer.json()).error);
+  }
+  throw refused ?? new Error("Open the address that the lab printed, with its token.");
+}
+
+function toldByAnotherTab() {
+  return new Promise((tell) => {
+    setTimeout(tell, 300);
+    otherTabs.onmessage = ({ data }) => data.secret && tell(data.secret);
+    otherTabs.postMessage({ asks: true });
+  });
+}
+
 async function ask(path, values = {}, options = {}) {
-  const answer = await fetch(query(path, values), options);
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error);
-  return said;
+  return answered(await fetch(query(path, values), { ...options, headers: { Authorization: `Bearer ${secret}` } }));
+}
+
+/** An address that works for a minute without the secret, for what can't send it along. */
+async function signed(path, values) {
+  return (await ask("/api/signed", {}, { method: "POST", body: query(path, values) })).address;
+}
+
+/** A link that saves a file. */
+function download(path, values, label = null) {
+  const save = async (event) => {
+    event.preventDefault();
+    try {
+      el("a", { href: await signed(path, values), download: true }).click();
+    } catch (error) {
+      link.replaceWith(el("span", { class: "note wrong", role: "alert" }, error.message));
+    }
+  };
+  const link = el("a", { href: location.hash || "#", "aria-label": label, onclick: save }, "Download");
+  return link;
 }
 
 const number = (value) => value.toLocaleString("en");
@@ -386,13 +444,22 @@ function live(state, words) {
   $("#state span:last-child").textContent = words;
 }
 
-function listen() {
+async function listen() {
   sessions.source?.close();
-  const source = (sessions.source = new EventSource(query("/api/news", wanted())));
+  const turn = (sessions.turn = {});
+  let address;
+  try {
+    address = await signed("/api/news", wanted());
+  } catch {
+    return live("over", "the lab has ended");
+  }
+  if (turn !== sessions.turn) return;
+  const source = (sessions.source = new EventSource(address));
   source.onopen = () => live("live", "live");
   source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) live("over", "the lab has ended");
-    else live("", "the lab doesn't answer");
+    live("", "the lab doesn't answer");
+    // After a minute the address works no longer.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => turn === sessions.turn && listen(), 3000);
   };
   source.onmessage = (event) => {
     const { page, rows = [], gone = [], kept, total } = JSON.parse(event.data);
@@ -444,7 +511,7 @@ function showSession(row, typed) {
     { class: "head" },
     el("h2", {}, `Session ${row.number}`),
     el("p", {}, `${row.about}, `, clock(row.started)),
-    el("div", { class: "acts" }, hold, el("a", { href: query("/api/session.json", { number: row.number }), download: true }, "Download")),
+    el("div", { class: "acts" }, hold, download("/api/session.json", { number: row.number })),
   );
   fill($("#session"), typed, head, tabs.list, tabs.panel);
   sessions.offer = () => tabs.offer(offered, compared ? offered.at(-1)[0] : undefined);
@@ -563,7 +630,8 @@ function showMessage(row, typed) {
     try {
       letter = await ask("/api/message", where);
     } catch (error) {
-      fill(detail, typed, el("p", { class: "note wrong", role: "alert" }, error.message));
+      const acts = el("div", { class: "acts" }, download("/api/message/raw", where));
+      fill(detail, typed, el("div", { class: "head" }, el("h2", {}, row.subject), acts), el("p", { class: "note wrong", role: "alert" }, error.message));
       return;
     }
     if (messageRows.chosen !== row.uid) return;
@@ -573,7 +641,7 @@ function showMessage(row, typed) {
       { class: "head" },
       el("h2", {}, letter.subject),
       el("p", {}, `${letter.from}${letter.to ? ` → ${letter.to}` : ""}, ${letter.facts.join(", ")}`),
-      el("div", { class: "acts" }, el("a", { href: query("/api/message/raw", where), download: true }, "Download")),
+      el("div", { class: "acts" }, download("/api/message/raw", where)),
     );
     fill(detail, typed, head, tabs.list, tabs.panel);
     tabs.offer([
@@ -589,13 +657,21 @@ function showMessage(row, typed) {
   else mail.fetch();
 }
 
-function rendered(letter, where) {
+async function rendered(letter, where) {
   const made = document.createDocumentFragment();
+  const notes = ["Shown in a sandbox: no script runs, nothing is fetched from elsewhere, no link leads away.", ...letter.notes, ...(letter.cut ? ["Only the beginning is rendered."] : [])];
   made.append(
-    el("p", { class: "note" }, `Shown in a sandbox: no script runs, nothing is fetched from elsewhere, no link leads away.${letter.cut ? " Only the beginning is rendered." : ""}`),
-    el("iframe", { sandbox: "", title: "The message as HTML", src: query("/api/message/rendered", where), referrerpolicy: "no-referrer" }),
+    el("p", { class: "note" }, notes.join(" ")),
+    el("iframe", { sandbox: "", title: "The message as HTML", src: await signed("/api/message/rendered", where), referrerpolicy: "no-referrer" }),
   );
+  if (letter.links.length) made.append(links(letter));
   return made;
+}
+
+function links({ links: found, more_links: more }) {
+  const items = found.map(([what, address]) => el("li", {}, what === "form" ? el("b", {}, "form") : null, el("code", {}, address)));
+  if (more) items.push(el("li", {}, `and ${number(more)} more`));
+  return el("details", { class: "links" }, el("summary", {}, `Where its links lead (${number(found.length + more)})`), el("ul", { class: "sheet" }, ...items));
 }
 
 function text(letter) {
@@ -614,7 +690,7 @@ function parts(letter, where) {
   return el("ul", { class: "sheet" }, ...letter.parts.map(({ depth, said, file }, part) => {
     const item = el("li", {}, el("span", {}, said));
     item.style.setProperty("--d", depth);
-    if (file) item.append(el("a", { href: query("/api/message/part", { ...where, part }), download: true, "aria-label": `Download ${said}` }, "Download"));
+    if (file) item.append(download("/api/message/part", { ...where, part }, `Download ${said}`));
     return item;
   }));
 }
@@ -684,12 +760,22 @@ for (const button of document.querySelectorAll("[data-room]")) {
   button.addEventListener("click", () => enter(button.dataset.room));
 }
 
-// The token has done its work; the cookie stands for it from now on.
-history.replaceState(null, "", `/${location.hash}`);
-const lab = await ask("/api/lab");
-document.title = `Mail Lab – ${lab.name}`;
-for (const outcome of lab.outcomes) $("[name=outcome]", filters).append(el("option", {}, outcome));
-for (const [name, port] of lab.listeners) $("#ports").append(el("dt", {}, name), el("dd", {}, `127.0.0.1:${port}`));
-tellFaults(await ask("/api/faults"));
-listen();
-enter(location.hash.slice(2));
+async function start() {
+  secret = await letIn();
+  sessionStorage.setItem("secret", secret);
+  otherTabs.onmessage = ({ data }) => data.asks && otherTabs.postMessage({ secret });
+  const lab = await ask("/api/lab");
+  document.title = `Mail Lab – ${lab.name}`;
+  for (const outcome of lab.outcomes) $("[name=outcome]", filters).append(el("option", {}, outcome));
+  for (const [name, port] of lab.listeners) $("#ports").append(el("dt", {}, name), el("dd", {}, `127.0.0.1:${port}`));
+  tellFaults(await ask("/api/faults"));
+  listen();
+  enter(location.hash.slice(2));
+}
+
+start().catch((error) => {
+  sessionStorage.removeItem("secret");
+  live("over", "not let in");
+  $(".top nav").hidden = true;
+  $("main").replaceChildren(el("div", { class: "empty", role: "alert" }, el("h2", {}, "You aren't let in"), el("p", {}, error.message)));
+});

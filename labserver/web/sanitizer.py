@@ -71,8 +71,16 @@ _LEFT_OUT = {
 }
 """What is counted, by element."""
 
-# For style only: in it an address is known by `url(`.
+# For style only. Each is one pass from left to right.
 _CSS_ADDRESS = re.compile(r"url\(\s*[\"']?\s*([^\s\"')]*)\s*[\"']?\s*\)?", re.IGNORECASE)
+_CSS_IMPORT = re.compile(r"@import[^;]*;?", re.IGNORECASE)
+_CSS_SET = re.compile(r"image-set\(", re.IGNORECASE)
+_LETTER = "[46][1-9a-f]|[57][0-9a]"
+_CSS_ESCAPE = re.compile(
+    rf"\\(?:(?:0{{4}}({_LETTER})|0{{0,3}}({_LETTER})(?![0-9a-f]))\s?|([g-z]))", re.IGNORECASE
+)
+"""A letter that is written as an escape, which nobody needs."""
+_FONTS = (".woff2", ".woff", ".ttf", ".otf", ".eot")
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -111,7 +119,10 @@ def sanitized(html: str, image: Callable[[str], str]) -> Sanitized:
     survey.read(made)
     cleaning = _Cleaning(mark, image)
     document = cleaning.document(made)
-    survey.counts["remote image"] = len(cleaning.remote)
+    fonts = sum(_is_font(address) for address in cleaning.remote)
+    survey.counts["remote image"] = len(cleaning.remote) - fonts + cleaning.image_sets
+    survey.counts["remote font"] = fonts
+    survey.counts["linked file"] += cleaning.imports
     counts = [count(number, what) for what, number in sorted(survey.counts.items()) if number]
     notes = [f"Left out: {', '.join(counts)}."] if counts else []
     if cleaning.unplaced:
@@ -187,7 +198,9 @@ class _Cleaning:
 
     def __init__(self, mark: str, image: Callable[[str], str]) -> None:
         self.remote: set[str] = set()
-        """Addresses of images that would have been fetched."""
+        """Addresses of images and fonts that would have been fetched."""
+        self.imports = self.image_sets = 0
+        """Of style sheets, and of images, by string and not by `url(`."""
         self.unplaced: set[str] = set()
         self._mark, self._image = mark, image
         self._sign = f"{mark}is-"
@@ -256,7 +269,7 @@ class _Cleaning:
             places.append(self._place(match[1], "behind"))
             return self._unless_embedded(match)
 
-        css = _CSS_ADDRESS.sub(taken, css)
+        css = _CSS_ADDRESS.sub(taken, self._without_strings(css))
         place = next(filter(None, places), "")
         return f"{css}{self._sign}{place}" if place else css
 
@@ -273,8 +286,18 @@ class _Cleaning:
         first, *others = body.split("<style")
         for at, other in enumerate(others):
             css, end, rest = other.partition("</style>")
-            others[at] = f"{_CSS_ADDRESS.sub(taken, css)}{end}{rest}"
+            css = _CSS_ADDRESS.sub(taken, self._without_strings(css))
+            others[at] = f"{css}{end}{rest}"
         return "<style".join([first, *others])
+
+    def _without_strings(self, css: str) -> str:
+        """Style in which no address stands but by `url(`."""
+        css = _CSS_ESCAPE.sub(_letter, css)
+        css, imports = _CSS_IMPORT.subn("", css)
+        css, image_sets = _CSS_SET.subn("none(", css)
+        self.imports += imports
+        self.image_sets += image_sets
+        return css
 
     def _unless_embedded(self, match: re.Match[str]) -> str:
         if match[1].lower().startswith("data:"):
@@ -315,3 +338,12 @@ _RULES = {
 
 def _address(value: str) -> str:
     return cut(value.strip(), _LONGEST_ADDRESS)
+
+
+def _letter(escape: re.Match[str]) -> str:
+    code = escape[1] or escape[2]
+    return chr(int(code, 16)) if code else escape[3]
+
+
+def _is_font(address: str) -> bool:
+    return address.lower().partition("?")[0].endswith(_FONTS)

@@ -1,7 +1,8 @@
 """The HTTP server of the page that looks on at a lab: on 127.0.0.1, for who has its token.
 
-It runs on the network's own loop, between the mail servers; whatever takes longer than a moment
-(views, search, taking a message apart) is done in one worker thread, slice by slice.
+It runs on the network's own loop, between the mail servers. What reads a message, a log or a whole
+session is done in a process of its own (`child.py`); the rows of the list of sessions are made in
+a thread, slice by slice.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import contextlib
 import json
 import logging
 import re
-import secrets
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
+from html import escape
 from importlib.resources import files
 from itertools import islice
 from typing import Any, TypeVar
@@ -26,17 +27,20 @@ from weakref import WeakSet
 from aiohttp import web
 
 from labserver.lab import Lab, LabError
-from labserver.logs import MOST_CHARACTERS, read_log
+from labserver.logs import MOST_CHARACTERS
 from labserver.message import Message
 from labserver.network import NetworkError
 from labserver.network.loopback import HOST, LoopbackNetwork
 from labserver.network.recorder import Recorder
-from labserver.notebook.display import show
 from labserver.notebook.widgets.faulting import FAULTS, is_on, switch
-from labserver.store import NoSuchMailbox, NoSuchMessage, StoreError
+from labserver.store import MessageRow, NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
-from labserver.web.mail import WHERE, Head, Letter
-from labserver.web.sessions import OUTCOMES, VIEWS, Filter, Row, row, two
+from labserver.web import reading
+from labserver.web.child import Child, Unread
+from labserver.web.connection import HEADERS, accepted
+from labserver.web.entrance import Entrance
+from labserver.web.mail import HEAD_OCTETS, WHERE, Head
+from labserver.web.sessions import OUTCOMES, VIEWS, Filter, Row, row
 
 T = TypeVar("T")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,12 +59,23 @@ _MOST_STREAMS = 20
 _MOST_ACCOUNTS = 200
 _LONGEST_TEXT = 200
 _BODY_OCTETS = 4 * MOST_CHARACTERS + 1024
+_TOKEN_OCTETS = 200
+_BODY_SECONDS = 10.0
+_AGAIN_SECONDS = 5.0
+"""From one fresh address that is printed to the next."""
 
 _STATIC = {
     "/page.css": "text/css",
     "/page.js": "text/javascript",
     "/icon.svg": "image/svg+xml",
 }
+_OPEN = {"/", "/views.css", *_STATIC}
+"""They are the same for every lab, and tell nothing of this one."""
+_SIGNED = {
+    *("/api/news", "/api/session.json"),
+    *("/api/message/rendered", "/api/message/part", "/api/message/raw"),
+}
+"""What a browser fetches without being able to send the secret along."""
 _POLICY = (
     # A style attribute is all that a view needs beyond the page's own files.
     "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; "
@@ -72,14 +87,6 @@ _SANDBOX = (
     "form-action 'none'; frame-ancestors 'self'"
 )
 """For the HTML of a message: it is styled, and does and fetches nothing."""
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-DNS-Prefetch-Control": "off",
-}
 
 _FAULTS = {fault.name: fault for fault in FAULTS}
 
@@ -94,36 +101,55 @@ class _Refused(Exception):
         self.status = status
 
 
-class Page:
-    """The page of a lab, being served. `url` lets in whoever opens it."""
+_CLOSED = "Open the address that the lab printed, with its token."
+_UNREAD_MESSAGE = "This message {why}; download it instead."
 
-    def __init__(self, url: str, close: Callable[[], None]) -> None:
-        self.url = url
-        self._close = close
+
+@contextlib.contextmanager
+def _unread_as(sentence: str) -> Iterator[None]:
+    """What the child could not read is refused with that sentence."""
+    try:
+        yield
+    except Unread as unread:
+        raise _Refused(422, sentence.format(why=unread)) from unread
+
+
+class Page:
+    """The page of a lab, being served."""
+
+    def __init__(self, address: str, entrance: Entrance, close: Callable[[], None]) -> None:
+        self._address, self._entrance, self._close = address, entrance, close
+
+    @property
+    def url(self) -> str:
+        """Lets in the browser that opens it. It works once; asked again, this is another one."""
+        return f"{self._address}#token={self._entrance.token}"
 
     def close(self) -> None:
         """Serve it no longer. May be called again; closing the lab does it as well."""
         self._close()
 
     def __repr__(self) -> str:
-        return f"<Page at {self.url.partition('?')[0]}>"
+        return f"<Page at {self._address}>"
 
 
-def serve(lab: Lab, port: int = 0) -> Page:
+def serve(lab: Lab, port: int = 0, again: Callable[[str], object] | None = None) -> Page:
     """Serve the page that looks on at this lab, until one of both is closed.
 
-    `port` 0 means any that is free. Raises `LabError` where the lab is closed or its network has
-    no sockets, `NetworkError` where the port can't be had.
+    `port` 0 means any that is free. `again` is called with a fresh address when one that has been
+    used is opened once more; it is to show it to the lab's owner, and nobody else. Raises
+    `LabError` where the lab is closed or its network has no sockets, `NetworkError` where the port
+    can't be had.
     """
     network = lab.network
     if not isinstance(network, LoopbackNetwork):
         raise LabError("The page needs sockets: make the lab with LoopbackNetwork().")
-    server = _Server(lab, network)
+    server = _Server(lab, network, again)
     runner = web.AppRunner(server.application(), access_log=None, handler_cancellation=True)
     network.complete(runner.setup)
     http = runner.server
     assert http is not None
-    listener = network.serve("the page", http, port)
+    listener = network.serve("the page", lambda: accepted(http), port)
     server.names = {f"{name}:{listener.address.port}" for name in (HOST, "localhost")}
 
     def stop() -> None:
@@ -139,17 +165,23 @@ def serve(lab: Lab, port: int = 0) -> Page:
             server.stop()  # the network is closed, and with it all that listened there
 
     lab.closes_with(close)
-    return Page(f"http://{HOST}:{listener.address.port}/?token={server.token}", close)
+    server.address = f"http://{HOST}:{listener.address.port}/"
+    return Page(server.address, server.entrance, close)
 
 
 class _Server:
     """Answers requests. It must not hold the lab, which could not be forgotten then."""
 
-    def __init__(self, lab: Lab, network: LoopbackNetwork) -> None:
+    def __init__(
+        self, lab: Lab, network: LoopbackNetwork, again: Callable[[str], object] | None
+    ) -> None:
         self.names: set[str] = set()
         """What the Host field may say: another name would be somebody else's page."""
-        self.token = secrets.token_urlsafe(24)
-        self._cookie = secrets.token_urlsafe(24)
+        self.address = ""
+        self.entrance = Entrance()
+        self._again = again
+        self._next_again = 0.0
+        """When it may be called, by the loop's clock."""
         self._looked_at = weakref.ref(lab)
         self._store, self._journal = lab.store, lab.journal
         self._hostname, self._listeners = lab.hostname, dict(lab.listeners)
@@ -157,13 +189,15 @@ class _Server:
         self._rows: dict[int, tuple[Session, Row]] = {}
         self._most_rows = 2 * lab.limits.sessions
         self._worker = ThreadPoolExecutor(1, "labserver-page")
+        self._asker = ThreadPoolExecutor(1, "labserver-page-child")
+        self._child = Child("labserver.web.reading")
         self._over = asyncio.Event()
         self._streams: set[asyncio.Event] = set()
         """What wakes each of those who wait for news."""
 
     def application(self) -> web.Application:
         """What aiohttp runs."""
-        application = web.Application(middlewares=[self._guarded], client_max_size=_BODY_OCTETS)
+        application = web.Application(middlewares=[self._guarded])
         application.on_response_prepare.append(_headed)
         get: dict[str, _Handler] = {
             "/": self._page,
@@ -185,7 +219,12 @@ class _Server:
         }
         application.add_routes([web.get(path, handler) for path, handler in get.items()])
         application.add_routes(
-            [web.post("/api/log", self._log), web.post("/api/faults", self._switch)]
+            [
+                web.post("/api/enter", self._enter),
+                web.post("/api/signed", self._sign),
+                web.post("/api/log", self._log),
+                web.post("/api/faults", self._switch),
+            ]
         )
         return application
 
@@ -194,12 +233,19 @@ class _Server:
         self._over.set()
         for news in self._streams:
             news.set()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._worker, self._asker):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._child.close()
 
     async def _work(self, function: Callable[..., T], *arguments: Any) -> T:
         """Have it done in the worker thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, function, *arguments)
+
+    async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Have it done in the child. Raises `Unread` where that takes too much."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._asker, self._child.ask, function, *arguments)
 
     # -- who may ask
 
@@ -228,33 +274,64 @@ class _Server:
         """Raise unless this comes from the page itself, or from who was given its address."""
         if request.headers.get("Host", "") not in self.names:
             raise _Refused(403, "This page is only served at 127.0.0.1 and localhost.")
-        first = request.path == "/" and "token" in request.query
-        given = request.query["token"] if first else request.cookies.get(self._cookie_name(), "")
-        wanted = self.token if first else self._cookie
-        if not secrets.compare_digest(given.encode("utf-8", "replace"), wanted.encode()):
-            raise _Refused(
-                403, "Open the address that the lab printed when it started, with its token."
-            )
-        # Pages on other ports of this machine are of the same site, and have the cookie, too.
-        if request.path != "/":
-            origin = request.headers.get("Origin", f"http://{request.headers['Host']}")
-            site = request.headers.get("Sec-Fetch-Site", "none")
-            if origin.removeprefix("http://") not in self.names or site not in (
-                "same-origin",
-                "none",
-            ):
-                raise _Refused(403, "Only the lab's own page may ask for this.")
+        if request.path == "/":
+            return
+        # Pages on other ports of this machine are of the same site.
+        origin = request.headers.get("Origin", f"http://{request.headers['Host']}")
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        if origin.removeprefix("http://") not in self.names or site not in ("same-origin", "none"):
+            raise _Refused(403, "Only the lab's own page may ask for this.")
+        if request.path in _OPEN or (request.path, request.method) == ("/api/enter", "POST"):
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.entrance.knows(given.strip()):
+            return
+        signable = request.path in _SIGNED and request.method == "GET"
+        if not (signable and self.entrance.is_signed(request.raw_path)):
+            raise _Refused(403, _CLOSED)
 
-    def _cookie_name(self) -> str:
-        """Cookies know no ports, and there may be several labs."""
-        return f"labserver-{min(self.names).rpartition(':')[2]}"
+    async def _enter(self, request: web.Request) -> web.StreamResponse:
+        """A token becomes the secret."""
+        token = (await self._body(request, _TOKEN_OCTETS)).decode("utf-8", "replace")
+        secret = self.entrance.exchange(token)
+        if secret is not None:
+            self._asker.submit(self._child.ask, abs, 0)  # it has started when it is needed
+            return _json({"secret": secret})
+        if not self.entrance.was_used(token):
+            raise _Refused(403, _CLOSED)
+        remedy = "ask the page's `url` for a fresh one"
+        if self._again is not None:
+            remedy = "the lab has printed a fresh one where it runs"
+            now = asyncio.get_running_loop().time()
+            if now >= self._next_again:
+                self._next_again = now + _AGAIN_SECONDS
+                self._again(f"{self.address}#token={self.entrance.token}")
+        raise _Refused(403, f"This address has been used, and each works once; {remedy}.")
+
+    async def _sign(self, request: web.Request) -> web.StreamResponse:
+        path = (await self._body(request)).decode("utf-8", "replace")
+        if path.partition("?")[0] not in _SIGNED or "?" not in path:
+            raise _Refused(400, f"Only these can be signed: {', '.join(sorted(_SIGNED))}.")
+        return _json({"address": self.entrance.signed(path)})
+
+    async def _body(self, request: web.Request, most: int = _BODY_OCTETS) -> bytes:
+        octets = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for piece in request.content.iter_any():
+                    octets += piece
+                    if len(octets) > most:
+                        raise _Refused(413, f"At most {most:,} octets can be read here.")
+                return bytes(octets)
+        except TimeoutError:
+            raise _Refused(408, "What was to be read did not come.") from None
+        except web.RequestPayloadError:
+            raise _Refused(400, "What was to be read came in pieces that don't fit.") from None
 
     # -- the page
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        response = web.Response(text=_file("page.html"), content_type="text/html")
-        response.set_cookie(self._cookie_name(), self._cookie, httponly=True, samesite="Strict")
-        return response
+        return web.Response(text=_file("page.html"), content_type="text/html")
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         return web.Response(
@@ -368,23 +445,23 @@ class _Server:
         return known[1]
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        session = self._kept(request, "number")
-        view = VIEWS.get(request.query.get("view", "dialogue"))
-        if view is None:
+        session, view = self._kept(request, "number"), request.query.get("view", "dialogue")
+        if view not in VIEWS:
             raise _Refused(400, f"There is no such view; there are {', '.join(VIEWS)}.")
-        shown = await self._work(view, session)
-        return _json({"html": _bare(shown.html)})
+        with _unread_as("This view of the session {why}; choose another one, or download it."):
+            return _json({"html": await self._read(reading.session, session, view)})
 
     async def _session_file(self, request: web.Request) -> web.StreamResponse:
         session = self._kept(request, "number")
-        text = await self._work(session.to_json)
+        with _unread_as("This session {why}; the lab's own `sessions` still has it."):
+            text = await self._read(reading.session_file, session)
         name = f"session-{session.number}-{session.protocol.lower()}.json"
         return _download(name, text.encode(), "application/json")
 
     async def _compare(self, request: web.Request) -> web.StreamResponse:
         a, b = self._kept(request, "a"), self._kept(request, "b")
-        views = await self._work(two, a, b)
-        return _json({"html": "".join(_bare(view.html) for view in views)})
+        with _unread_as("The two together {why}; look at each of them."):
+            return _json({"html": await self._read(reading.compared, a, b)})
 
     def _kept(self, request: web.Request, name: str) -> Session:
         number = _number(request, name)
@@ -394,13 +471,12 @@ class _Server:
         return session
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
-        text = (await request.read()).decode("utf-8", "replace")
+        text = (await self._body(request)).decode("utf-8", "replace")
         try:
-            found = await self._work(read_log, text)
+            with _unread_as("This log {why}; paste only the lines that matter."):
+                return _json({"html": await self._read(reading.log, text)})
         except ValueError as error:
             raise _Refused(400, str(error)) from error
-        shown = await self._work(show, found)
-        return _json({"html": _bare(shown.html)})
 
     # -- faults
 
@@ -410,7 +486,7 @@ class _Server:
     async def _switch(self, request: web.Request) -> web.StreamResponse:
         lab = self._lab_itself()
         try:
-            wanted = json.loads(await request.read())
+            wanted = json.loads(await self._body(request))
             fault = _FAULTS[wanted["name"]]
             switch(lab, fault, wanted["on"] is True)
         except (ValueError, LookupError, TypeError):
@@ -452,20 +528,45 @@ class _Server:
             if not rows:
                 below = 0
                 break
-            heads = [Head.read(one, partial(self._store.beginning, one.content)) for one in rows]
-            found += await self._work(_fitting, heads, text, where)
+            heads = [await self._head(one) for one in rows]
+            found += await self._rows_of(heads, text, where)
             below, searched = rows[-1].uid, searched + len(rows)
         number = self._store.counts(mailbox.id).messages
         return _json({"messages": found, "below": below, "searched": searched, "of": number})
 
+    async def _head(self, row: MessageRow) -> Head:
+        """What the list reads of a message: its beginning, or where its header is longer than
+        that, what is looked for in all of it."""
+        head = Head(row, self._store.beginning(row.content, HEAD_OCTETS))
+        if head.is_whole:
+            return head
+        try:
+            return await self._read(reading.head, row, self._store.octets(row.content))
+        except (Unread, StoreError):
+            return head
+
+    async def _rows_of(self, heads: Sequence[Head], text: str, where: str) -> list[dict[str, Any]]:
+        """The rows of those in which the text stands; one that can't be read hides no other."""
+        try:
+            return await self._read(reading.rows, heads, text, where)
+        except Unread as unread:
+            if len(heads) == 1:
+                return [heads[0].unread(f"(this header {unread})")]
+        half = len(heads) // 2
+        first = await self._rows_of(heads[:half], text, where)
+        return first + await self._rows_of(heads[half:], text, where)
+
     async def _message(self, request: web.Request) -> web.StreamResponse:
         message = self._stored(request)
-        values = await self._work(lambda: Letter(message).values())
-        return _json({**values, "view": _bare(values["view"])})
+        with _unread_as(_UNREAD_MESSAGE):
+            return _json(await self._read(reading.message, message))
 
     async def _rendered(self, request: web.Request) -> web.StreamResponse:
         message = self._stored(request)
-        html = await self._work(lambda: Letter(message).rendered())
+        try:
+            html = await self._read(reading.rendered, message)
+        except Unread as unread:
+            html = f"<!doctype html><p>{escape(_UNREAD_MESSAGE.format(why=unread))}</p>"
         return web.Response(
             body=html.encode("utf-8", "replace"),
             headers={"Content-Security-Policy": _SANDBOX},
@@ -476,7 +577,8 @@ class _Server:
     async def _part(self, request: web.Request) -> web.StreamResponse:
         message, number = self._stored(request), _number(request, "part")
         try:
-            name, octets = await self._work(lambda: Letter(message).file(number))
+            with _unread_as(_UNREAD_MESSAGE):
+                name, octets = await self._read(reading.part, message, number)
         except IndexError:
             raise _Refused(404, f"This message has no part {number}.") from None
         return _download(name, octets)
@@ -511,10 +613,6 @@ def _switches(lab: Lab) -> dict[str, Any]:
     }
 
 
-def _fitting(heads: Sequence[Head], text: str, where: str) -> list[dict[str, Any]]:
-    return [head.values() for head in heads if not text or head.says(text, where)]
-
-
 # -- what is asked for
 
 
@@ -546,9 +644,8 @@ def _number(request: web.Request, name: str) -> int:
 
 async def _headed(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Every answer tells the browser how little it may do with it."""
-    response.headers.update(_HEADERS)
+    response.headers.update(HEADERS)
     response.headers.setdefault("Content-Security-Policy", _POLICY)
-    response.headers["Server"] = "labserver"
 
 
 def _json(values: Mapping[str, Any]) -> web.Response:
@@ -568,11 +665,6 @@ def _error(request: web.Request, status: int, sentence: str) -> web.Response:
 def _download(name: str, octets: bytes, kind: str = "application/octet-stream") -> web.Response:
     saved = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return web.Response(body=octets, content_type=kind, headers={"Content-Disposition": saved})
-
-
-def _bare(html: str) -> str:
-    """A view without its style sheet, which the page has from `/views.css`."""
-    return re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
 
 
 @cache

@@ -1,0 +1,66 @@
+"""What is read of hostile content for the page: plain data in, plain data out, in a `Child`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from labserver.logs import read_log
+from labserver.message import Message
+from labserver.notebook.display import show
+from labserver.store import MessageRow
+from labserver.transcript import Session
+from labserver.web.mail import Head, Letter
+from labserver.web.sessions import VIEWS, two
+
+
+def message(shown: Message) -> dict[str, Any]:
+    """All that the page shows of a message."""
+    values = Letter(shown).values()
+    return {**values, "view": _bare(values["view"])}
+
+
+def rendered(shown: Message) -> str:
+    """A message's HTML, made harmless."""
+    return Letter(shown).rendered()
+
+
+def part(shown: Message, number: int) -> tuple[str, bytes]:
+    """The name of one of its parts, and its octets. Raises `IndexError`."""
+    return Letter(shown).file(number)
+
+
+def head(row: MessageRow, octets: bytes) -> Head:
+    """What the list reads of a message whose header is long."""
+    return Head.of(row, octets)
+
+
+def rows(heads: Sequence[Head], text: str, where: str) -> list[dict[str, Any]]:
+    """The rows of those messages in which the text stands."""
+    return [head.values() for head in heads if not text or head.says(text, where)]
+
+
+def session(shown: Session, view: str) -> str:
+    """A session as one of `VIEWS`."""
+    return _bare(VIEWS[view](shown).html)
+
+
+def session_file(saved: Session) -> str:
+    """A session as JSON, passwords masked."""
+    return saved.to_json()
+
+
+def compared(a: Session, b: Session) -> str:
+    """Two sessions beside each other."""
+    return "".join(_bare(view.html) for view in two(a, b))
+
+
+def log(text: str) -> str:
+    """A dialogue from elsewhere, explained. Raises `ValueError` where it holds none."""
+    return _bare(show(read_log(text)).html)
+
+
+def _bare(html: str) -> str:
+    """A view without its style sheet, which the page has from `/views.css`."""
+    return re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
