@@ -25,8 +25,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import labserver
-
 T = TypeVar("T")
 
 PROCESSOR_SECONDS = 5
@@ -177,7 +175,7 @@ class _Plain(pickle.Unpickler):
 def _started(preloaded: tuple[str, ...]) -> subprocess.Popen[bytes]:
     # What the lab imports, the child has to find, but nothing that happens to lie in the folder
     # where the lab was started.
-    here = str(Path(labserver.__file__).parents[1])
+    here = str(Path(__file__).parents[2])
     paths = json.dumps([*filter(None, sys.path), here])
     try:
         return subprocess.Popen(
