@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from labserver import normal_form
+from labserver.given import expect
 
 Side = Literal["C", "S"]
 """Who spoke: the client (`C`) or the server (`S`)."""
@@ -170,8 +171,9 @@ class Session:
         `numbers` puts each line's number, from 1, before it; `reveal` shows passwords. Of message
         content at most `body_lines` lines are shown, of a line at most 10,000 characters, and
         what is left out is counted. `exact` shows what was said even where LABSERVER_OUTPUT asks
-        for the normal form.
+        for the normal form. Raises `TypeError` where `body_lines` is no whole number.
         """
+        expect("text(body_lines=…)", body_lines, int)
         rows = [f"{self.protocol} on {self.listener}"]
         tls = False
         shown = self.texts(
@@ -217,6 +219,12 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Session {self.number}: {self.protocol} on {self.listener}, {state}>"
+
+
+def expect_sessions(function: str, *given: object) -> None:
+    """Raise `TypeError`, one sentence, where something given to that function is no session."""
+    for one in given:
+        expect(function, one, Session, wanted="a session, such as lab.sessions[-1]")
 
 
 def readable(data: bytes, most: int | None = None) -> str:

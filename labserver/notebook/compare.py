@@ -27,7 +27,7 @@ from labserver.notebook.view import (
     rows_of,
     who,
 )
-from labserver.transcript import Line, Session, Side
+from labserver.transcript import Line, Session, Side, expect_sessions
 from labserver.transcript import numbered as number_labels
 
 _LAST = 100
@@ -145,6 +145,7 @@ def compare(a: Session, b: Session, *, numbers: bool = False) -> View:
     put side by side by what their commands are for. Passwords are masked; with `numbers` each
     line has its number in its session, from 1.
     """
+    expect_sessions("compare()", a, b)
     one, other = _exchanges(a), _exchanges(b)
     every = list(_pairs(one, other, related=a.protocol == b.protocol))
     pairs = bounded(

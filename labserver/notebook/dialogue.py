@@ -26,7 +26,7 @@ from labserver.notebook.view import (
     tls_name,
     who,
 )
-from labserver.transcript import Session
+from labserver.transcript import Session, expect_sessions
 from labserver.transcript import numbered as number_labels
 from labserver.transcript import rows_of as text_rows
 
@@ -62,6 +62,7 @@ def replay(session: Session, *, numbers: bool = False) -> View:
     All of it is there from the start: for print, for a screen reader, and for whoever wants
     nothing to move. A switch (no script) lets the lines appear one after the other.
     """
+    expect_sessions("replay()", session)
     items = _Items(session, reveal=False, numbers=numbers)
     html = frame(
         "dialogue",

@@ -22,7 +22,7 @@ from labserver.notebook.view import (
     tls_name,
     wrapped,
 )
-from labserver.transcript import LineKind, Session, Side
+from labserver.transcript import LineKind, Session, Side, expect_sessions
 
 _MOST_ARROWS = 60
 """Drawn of a long session: its beginning and, as half as many, its end."""
@@ -72,6 +72,7 @@ def sequence(session: Session, *, reveal: bool = False, numbers: bool = False) -
     drawn. Passwords are masked unless `reveal` is set; with `numbers` each arrow has the numbers
     of its lines, from 1.
     """
+    expect_sessions("sequence()", session)
     every = list(_repeats_together(list(_arrows(session, reveal, numbers))))
     steps = bounded(every, _MOST_ARROWS, lambda n: _Gap(f"{n:,} more aren't drawn", every[-1].tls))
     label = f"{session.protocol} on {session.listener}, in sequence"

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from labserver.catalog import Catalog, Outcome, Step, Transition, load, path
 from labserver.notebook.view import View, count, frame, wrapped
-from labserver.transcript import Session
+from labserver.transcript import Session, expect_sessions
 
 _MOST_NUMBERS = 5
 """Step numbers, or ranges of them, written at one way."""
@@ -58,6 +58,7 @@ def states(session: Session) -> View:
     All ways of the table are drawn, those that were taken with the numbers of the steps that
     took them. What isn't in the table leaves the state as it is, and is told beside it.
     """
+    expect_sessions("states()", session)
     catalog, steps = load(session.protocol), path(session)
     places = _places(catalog, steps)
     reached = sum(place.visited for place in places)

@@ -22,7 +22,16 @@ from labserver.notebook.view import (
     tls_name,
     who,
 )
-from labserver.transcript import MASK, Line, Record, Session, numbered, readable, rows_of
+from labserver.transcript import (
+    MASK,
+    Line,
+    Record,
+    Session,
+    expect_sessions,
+    numbered,
+    readable,
+    rows_of,
+)
 
 _MOST_ROWS = 200
 """Shown of the plain lines, and as many of the TLS records."""
@@ -49,6 +58,7 @@ def wire(session: Session, *, reveal: bool = False, numbers: bool = False) -> Vi
     the message. Under TLS only how many octets went which way. Passwords are masked unless
     `reveal` is set, and it is said that they are; with `numbers` each line has its number, from 1.
     """
+    expect_sessions("wire()", session)
     seen = _Seen(session, reveal, numbers)
     title = f"{session.protocol} on {session.listener}, on the wire"
     html = frame("wire", title, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
