@@ -17,14 +17,25 @@ from functools import partial
 from pathlib import Path
 
 import kit
-from benchmarks import kills, learners, load, machine, memory, peers, profiling, retrieval, startup
+from benchmarks import (
+    kills,
+    learners,
+    load,
+    machine,
+    memory,
+    peers,
+    processes,
+    profiling,
+    retrieval,
+    startup,
+)
 from benchmarks.load import LoadError, Workload
 from benchmarks.peers import Missing, Peer
 from benchmarks.report import Results, page
 
 KEPT = kit.ROOT / "_build" / "bench"
 RESULTS = kit.ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("smtp", "retrieval", "profile", "startup", "learners", "memory", "kills")
+PARTS = ("smtp", "retrieval", "profile", "startup", "learners", "memory", "kills", "tests")
 KILLS = 200
 """Among everything else, and when nothing else is asked for."""
 
@@ -156,6 +167,9 @@ def plan(parts: list[str], size: Size, others: list[Peer], results: Results) -> 
     def killing(folder: Path, tell: Callable[[str], None]) -> None:
         results.kills = str(kills.run(KILLS, 1, folder, progress=lambda sofar: tell(str(sofar))))
 
+    def testing(folder: Path, tell: Callable[[str], None]) -> None:
+        results.quick_tests = quick_tests()
+
     if "smtp" in parts:
         for workload in size.workloads:
             seconds = size.main_seconds if workload == load.MAIN else size.seconds
@@ -175,6 +189,18 @@ def plan(parts: list[str], size: Size, others: list[Peer], results: Results) -> 
         yield Step(f"memory over {memory.MARKS[-1]:,} messages", 100, remembering)
     if "kills" in parts:
         yield Step(f"{KILLS} kills under load", 1.2 * KILLS, killing)
+    if "tests" in parts:
+        yield Step("kit.py test --quick", 60, testing)
+
+
+def quick_tests() -> float:
+    """The seconds that `kit.py test --quick` takes. Raises `Missing` where a check fails."""
+    began = time.perf_counter()
+    done = processes.run([sys.executable, "-m", "tests.checks", "--quick"])
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise Missing(f"the quick tests fail: {processes.last_line(done.stdout)}")
+    return seconds
 
 
 def read_arguments(arguments: list[str]) -> argparse.Namespace:

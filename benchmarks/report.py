@@ -34,6 +34,8 @@ class Results:
     startup: Startup | None = None
     learners: Learners | None = None
     memory: Memory | None = None
+    quick_tests: float | None = None
+    """Seconds of `kit.py test --quick`."""
     kills: str = ""
     """What came of killing the server under load, in one sentence."""
 
@@ -130,6 +132,9 @@ def targets(results: Results) -> list[Target]:
         restart = memory.restart
         wanted = f"a restart with {_n(restart.messages)} messages in under 2 s"
         out.append(Target(wanted, f"{restart.greeted:.2f} s", restart.greeted < 2.0))
+    if (seconds := results.quick_tests) is not None:
+        wanted = "`kit.py test --quick` in under a minute"
+        out.append(Target(wanted, f"{seconds:.0f} s", seconds < 60))
     return out
 
 

@@ -517,6 +517,7 @@ def open_client(lab: Lab, listener: str, rows: list[str]) -> Cuttable:
     return client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_cut_leaves_nothing_behind(lab: Lab, name: str) -> None:
     listener, script = SCRIPTS[name]

@@ -198,6 +198,7 @@ CONVERSATIONS = [
 # -- nothing changed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("converse", CONVERSATIONS, ids=lambda one: one.__name__)
 def test_a_session_said_again_as_it_was_is_the_same(lab: Lab, converse: object) -> None:
     with smtplib.SMTP(*lab.smtp) as client:

@@ -23,6 +23,8 @@ import labserver.logs
 from labserver import read_log
 from labserver.logs.marked import MARKS
 
+pytestmark = pytest.mark.long
+
 Next = Callable[[int], bool]
 Node = Callable[[str, int, Next], bool]
 

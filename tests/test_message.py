@@ -223,6 +223,7 @@ HUGE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", HUGE)
 def test_taking_a_message_apart_costs_no_more_than_its_size(kind: str) -> None:

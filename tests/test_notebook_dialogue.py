@@ -186,6 +186,7 @@ def long_session(lines: tuple[Line, ...]) -> Session:
     return Session(1, "SMTP", "smtp", started, lines, (), 1.0, True)
 
 
+@pytest.mark.long
 def test_a_dialogue_of_ten_thousand_lines_is_shown_in_part_and_soon() -> None:
     command = Line(0, "C", b"NOOP\r\n", False, "command", 6)
     reply = Line(0, "S", b"250 2.0.0 OK\r\n", False, "reply", 14)

@@ -82,6 +82,7 @@ def strange(seed: int) -> Session:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", VIEWS)
 def test_no_session_is_too_strange(name: str) -> None:
     for seed in range(8 if name == "timeline" else 60):

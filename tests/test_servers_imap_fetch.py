@@ -139,6 +139,7 @@ def test_an_item_is_written_as_pymap_writes_it(store: Store, item: str) -> None:
     assert ours(store, selected, read).octets == pymaps(store, selected, read)
 
 
+@pytest.mark.long
 def test_any_items_together_are_written_as_pymap_writes_them(store: Store) -> None:
     selected, chance = filled(store), random.Random(1)
     for _ in range(300):
@@ -197,6 +198,7 @@ def order_of_answers(lab: Lab, slow: bytes, quick: str) -> list[bytes]:
     return ends
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "slow",
     [
