@@ -67,6 +67,7 @@ def test_each_octet_is_in_a_flag_as_the_grammar_says(before: bytes) -> None:
 # -- the same on the wire
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("password", ["pa}ss", "}", "2+}", "pa]ss", "]}[", "a+{b}", "{2}", "{2+}"])
 def test_a_password_is_quoted_only_where_it_has_to_be(network: Network, password: str) -> None:
     with Lab(network=network, accounts={ANA: password}) as lab:

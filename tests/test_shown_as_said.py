@@ -237,6 +237,7 @@ def test_a_log_that_was_read_shows_what_it_said() -> None:
         assert "mail FROM:<> size=1" in unescape(shown)
 
 
+@pytest.mark.process
 def test_the_five_lines_of_the_readme_are_true(lab: Lab) -> None:
     (program,) = re.findall(
         r"## Five lines\n\n```python\n(.*?)```", README.read_text("utf-8"), re.S
