@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from labserver.notebook.wire import wire
     from labserver.rules import Delay, Disconnect, Greylist, Limits, Quota, Reply, Throttle
     from labserver.store import StoreError
-    from labserver.transcript import Line, Record, Session
+    from labserver.transcript import Host, Line, Record, Session
 
     __version__: str
 
@@ -66,6 +66,7 @@ __all__ = [
     "Envelope",
     "Fork",
     "Greylist",
+    "Host",
     "InMailbox",
     "Lab",
     "LabError",
@@ -145,7 +146,7 @@ _ROOMS = {
     "notebook.wire": ("wire",),
     "rules": ("Delay", "Disconnect", "Greylist", "Limits", "Quota", "Reply", "Throttle"),
     "store": ("StoreError",),
-    "transcript": ("Line", "Record", "Session"),
+    "transcript": ("Host", "Line", "Record", "Session"),
 }
 """In which room each public name is."""
 

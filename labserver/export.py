@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 
 from labserver.masking import masked
 from labserver.transcript import (
+    Host,
     Line,
     LineKind,
     ProtocolName,
@@ -26,7 +27,8 @@ from labserver.transcript import (
 )
 
 FORMAT = "labserver session"
-VERSION = 1
+VERSION = 2
+"""Version 1 didn't tell of client and server; it is still read."""
 
 MOST_CHARACTERS = 32 * 1024 * 1024
 """Of the text that is read."""
@@ -39,6 +41,9 @@ _T = TypeVar("_T")
 _LISTENER = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _TLS = re.compile(r"(?:TLSv1(?:\.[0-3])?)?")
 _LONGEST_ENDING = 200
+_LONGEST_NAME = 5_000
+"""Characters: an octet of a client's name is shown by up to ten of them."""
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.%]{0,64}")
 
 _GAP = r"[ \t\n\r]*+"
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -73,6 +78,8 @@ def to_json(session: Session, *, reveal: bool = False) -> str:
         "tls": shown.tls,
         "ending": shown.ending,
         "dropped": shown.dropped,
+        "client": {"name": shown.client.name, "address": shown.client.address},
+        "server": {"name": shown.server.name, "address": shown.server.address},
         "lines": [
             {
                 "at": line.at,
@@ -111,10 +118,10 @@ def from_json(text: str) -> Session:
     if fields.take("format", str) != FORMAT:
         raise ValueError("This JSON holds no session; give what session.to_json() wrote.")
     version = fields.take("version", int)
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         told = f"version {version}" if 0 < version < 1000 else "a version that there is not"
         raise ValueError(
-            f"This session is written in {told}, and only {VERSION} can be read; "
+            f"This session is written in {told}, and only 1 to {VERSION} can be read; "
             "write it anew with the labserver that is used here."
         )
     lines = tuple(_each("line", fields.objects("lines"), _line))
@@ -131,6 +138,8 @@ def from_json(text: str) -> Session:
         tls=fields.matching("tls", _TLS),
         ending=_ending(fields),
         dropped=fields.number("dropped"),
+        client=_host(fields, "client") if version > 1 else Host(),
+        server=_host(fields, "server") if version > 1 else Host(),
     )
 
 
@@ -276,6 +285,14 @@ def _record(fields: _Fields) -> Record:
         _length(fields, data),
         data,
     )
+
+
+def _host(fields: _Fields, name: str) -> Host:
+    host = _Fields(fields.any(name), f"the {name}")
+    called = host.take("name", str)
+    if len(called) > _LONGEST_NAME or not called.isprintable():
+        raise host.wrong("name", f"a name of at most {_LONGEST_NAME:,} characters")
+    return Host(called, host.matching("address", _ADDRESS))
 
 
 def _length(fields: _Fields, data: bytes) -> int:

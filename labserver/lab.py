@@ -274,6 +274,7 @@ class Lab:
                 b"" if implicit else goodbye.format(name, "too many connections").encode(),
                 limits.session_octets,
                 goodbye.format(name, "heard too much in one session").encode(),
+                name,
             )
 
         services = [

@@ -210,7 +210,7 @@ def summary(session: Session) -> str:
     1,234 octets, “Hello”`. Texts of a client's are made harmless and short.
     """
     told = row(session)
-    name = _greeting(session)
+    name = cut(session.client.name, _LONGEST_NAME)
     commands = sum(map(_answers if session.protocol == "IMAP" else _asks, session.lines))
     parts = [told.about, told.outcome, count(commands, "command"), *_messages(session)]
     facts = ", ".join(dict.fromkeys(filter(None, parts)))
@@ -225,15 +225,6 @@ def _asks(line: Line) -> bool:
 def _answers(line: Line) -> bool:
     """An IMAP command may have many lines; it has one tagged answer (RFC 3501 section 2.2.2)."""
     return line.who == "S" and line.kind == "reply" and line.data[:1] not in (b"*", b"+")
-
-
-def _greeting(session: Session) -> str:
-    """What an SMTP client has called itself (RFC 5321 section 4.1.1.1)."""
-    for line in session.lines if session.protocol == "SMTP" else ():
-        verb, _, name = line.data.partition(b" ")
-        if line.kind == "command" and verb.upper() in (b"EHLO", b"HELO") and not line.secret:
-            return cut(readable(name.strip()), _LONGEST_NAME)
-    return ""
 
 
 def _messages(session: Session) -> Iterator[str]:

@@ -8,7 +8,7 @@ cutting octets into lines is `dialogue.py`, meaning is `catalog/`, recording is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -47,6 +47,9 @@ VERBS: Mapping[ProtocolName, frozenset[str]] = {
 }
 """What a command line begins with, to tell one from a stray line. What each means, and that none
 is missing here, is the catalog's to say."""
+
+_LONGEST_NAME = 512
+"""Octets of a command in which a client's name is looked for; a longer line is refused."""
 
 MASK = "••••••••••••"
 """Stands for a secret, always as long, so that its length tells nothing."""
@@ -105,6 +108,16 @@ class Record:
         return f"<{self.who}: {self.type}, {self.octets} octets>"
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One of the two ends of a connection."""
+
+    name: str = ""
+    """What it calls itself, harmless to show; empty where it didn't say."""
+    address: str = ""
+    """Its IP address; empty where that isn't known."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Session:
     """One connection from its first octet to its last (or to now, while it is open)."""
@@ -126,6 +139,10 @@ class Session:
     """A sentence on how it ended, where it didn't end as the protocol wants."""
     dropped: int = 0
     """Octets that were counted but not kept, because the session passed its bound."""
+    client: Host = Host()
+    """Who connected. Its name is the one in its last EHLO or HELO (RFC 5321 section 4.1.1.1)."""
+    server: Host = Host()
+    """Who answered."""
 
     @property
     def round_trips(self) -> int:
@@ -219,6 +236,16 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Session {self.number}: {self.protocol} on {self.listener}, {state}>"
+
+
+def called_itself(protocol: ProtocolName, lines: Sequence[Line]) -> str:
+    """The name that a client gave last in EHLO or HELO; empty in POP3 and IMAP."""
+    for line in reversed(lines if protocol == "SMTP" else ()):
+        if line.who == "C" and line.kind == "command":
+            verb, *name = _masked(line)[:_LONGEST_NAME].split(maxsplit=1)[:2] or [b""]
+            if verb.upper() in (b"EHLO", b"HELO"):
+                return readable(b"".join(name).strip())
+    return ""
 
 
 def expect_sessions(function: str, *given: object) -> None:

@@ -8,12 +8,13 @@ import random
 import smtplib
 import tracemalloc
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from dialogue import play
 
-from labserver import Lab, Session
+from labserver import Host, Lab, Session
 from labserver.masking import masked
 from labserver.network.inline import InlineNetwork
 
@@ -61,9 +62,48 @@ def test_secrets_are_left_out_unless_asked_for(lab: Lab) -> None:
 
 def test_format_and_version_are_named(recorded: Session) -> None:
     told = values(recorded)
-    assert (told["format"], told["version"]) == ("labserver session", 1)
-    with pytest.raises(ValueError, match="written in version 2"):
-        Session.from_json(json.dumps(told | {"version": 2}))
+    assert (told["format"], told["version"]) == ("labserver session", 2)
+    with pytest.raises(ValueError, match="written in version 3, and only 1 to 2 can be read"):
+        Session.from_json(json.dumps(told | {"version": 3}))
+
+
+def test_both_ends_are_told(recorded: Session) -> None:
+    told = values(recorded)
+    assert told["client"] == {"name": recorded.client.name, "address": "127.0.0.1"}
+    assert told["server"] == {"name": "lab.example", "address": "127.0.0.1"}
+    assert recorded.client.name
+    shown = Session.from_json(recorded.to_json())
+    assert (shown.client, shown.server) == (recorded.client, recorded.server)
+
+
+@pytest.mark.parametrize("also", [{}, {"client": 7, "server": {"name": "x"}}])
+def test_what_version_1_wrote_is_read(recorded: Session, also: dict[str, Any]) -> None:
+    told = {k: v for k, v in values(recorded).items() if k not in ("client", "server")}
+    read = Session.from_json(json.dumps(told | {"version": 1} | also))
+    assert read == replace(recorded, client=Host(), server=Host())
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "client.example",
+        ["client.example", "127.0.0.1"],
+        {},
+        {"name": "x"},
+        {"address": "127.0.0.1"},
+        {"name": 7, "address": ""},
+        {"name": "\x1b[2J", "address": ""},
+        {"name": "x" * 5001, "address": ""},
+        {"name": "x", "address": "127.0.0.1:25 "},
+        {"name": "x", "address": "evil.example"},
+        {"name": "x", "address": None},
+    ],
+)
+def test_an_end_that_is_none_is_refused(recorded: Session, end: str, host: object) -> None:
+    with pytest.raises(ValueError, match=r"^In this JSON .*\.$"):
+        Session.from_json(json.dumps(values(recorded) | {end: host}))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +261,7 @@ def test_json_may_be_written_in_any_way(recorded: Session) -> None:
     for options in ({"indent": 2}, {"sort_keys": True}, {"ensure_ascii": True}, {"indent": "\t"}):
         text = json.dumps(told, **options)  # type: ignore[arg-type]
         assert Session.from_json(f" \r\n{text}\n") == recorded
-    more = told | {"client": {"name": "x", "address": "y"}, "tags": ["a", 1, None], "none": {}}
+    more = told | {"path": {"name": "x", "address": "y"}, "tags": ["a", 1, None], "none": {}}
     assert Session.from_json(json.dumps(more)) == recorded
 
 

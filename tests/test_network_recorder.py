@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from labserver import LISTENERS, Lab, Limits, Session
+from labserver import LISTENERS, Host, Lab, Limits, Session
 from labserver.dialogue import Bounds
 from labserver.network import Network, recorder
 from labserver.network.clock import Clock
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
 from labserver.network.recorder import Journal, Recorder
+from labserver.transcript import MASK
 from tests.dialogue import Client, play
 
 pytestmark = pytest.mark.protocol
@@ -542,7 +543,10 @@ def conversation(lab: Lab) -> str:
 
 
 @pytest.mark.process
-def test_text_is_the_same_on_both_networks_and_when_repeated() -> None:
+def test_text_is_the_same_on_both_networks_and_when_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LABSERVER_OUTPUT", "normal")
     texts = []
     for make in (LoopbackNetwork, InlineNetwork, LoopbackNetwork):
         network = make()
@@ -584,3 +588,34 @@ def test_ended_sessions_that_nobody_looks_at_are_cut_when_they_take_too_much(
     made = [ended(journal, b"x" * 400) for _ in range(5)]
     assert [one.uncut_octets for one in made] == [0, 0, 0, 400, 400]
     assert [session.lines[0].octets for session in journal.sessions()] == [400] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("EHLO shop.example", "shop.example"),
+        ("helo [192.0.2.1]", "[192.0.2.1]"),
+        ("EHLO first.example\r\nEHLO second.example", "second.example"),
+        ("NOOP\r\n ehlo  shop.example ", "shop.example"),
+        ("EHLO b\u00fccher.example", "b\u00fccher.example"),
+        ("EHLO ana-lab-password", MASK),
+        ("EHLO", ""),
+        ("NOOP", ""),
+    ],
+)
+def test_a_session_tells_who_spoke_with_whom(network: Network, said: str, name: str) -> None:
+    with Lab(network=network, hostname="mx.lab.example") as lab:
+        sock = lab.network.connect(lab.smtp)
+        sock.sendall(f"{said}\r\nQUIT\r\n".encode())
+        sock.close()
+        (session,) = lab.sessions
+    assert session.client == Host(name, "127.0.0.1")
+    assert session.server == Host("mx.lab.example", "127.0.0.1")
+
+
+@pytest.mark.parametrize("listener", ["pop3", "imap", "pop3s", "submissions"])
+def test_who_gives_no_name_has_an_address(lab: Lab, listener: str) -> None:
+    lab.network.connect(lab.address(listener)).close()
+    (session,) = lab.sessions
+    assert session.client == Host("", "127.0.0.1")
+    assert session.server.name == lab.hostname

@@ -14,7 +14,16 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from labserver.dialogue import dialogue
-from labserver.transcript import VERBS, Line, ProtocolName, Session, Side, readable
+from labserver.transcript import (
+    VERBS,
+    Host,
+    Line,
+    ProtocolName,
+    Session,
+    Side,
+    called_itself,
+    readable,
+)
 
 ABSENT = "(not in this log)"
 """Stands in a line that was said, as what follows shows, but that the log doesn't hold."""
@@ -286,6 +295,7 @@ class Talk:
             tls=self.version or ("TLS" if any(line.tls for line in lines) else ""),
             ending=self.ending or ("" if self._cutter.farewell else LOG_ENDS),
             dropped=self._cutter.dropped,
+            client=Host(called_itself(self.protocol, lines)),
         )
 
     def _listener(self, lines: list[Line]) -> str:

@@ -23,7 +23,15 @@ from typing import Any, Literal, cast
 from labserver.dialogue import Bounds, dialogue
 from labserver.masking import Passwords
 from labserver.network.clock import Clock
-from labserver.transcript import ProtocolName, Record, RecordType, Session, Side
+from labserver.transcript import (
+    Host,
+    ProtocolName,
+    Record,
+    RecordType,
+    Session,
+    Side,
+    called_itself,
+)
 
 _TLS_RECORDS: dict[int, RecordType] = {
     20: "change cipher spec",
@@ -86,6 +94,8 @@ class Recorder:
         """Its connection is over; so is all that is to be said of it."""
         self.tls = ""
         self.failure = ""
+        self.client, self.server = "", Host()
+        """The client's address, and who the server is."""
         self._heard = heard
         self._gone_first: Side | None = None
         self._clock = clock
@@ -207,6 +217,8 @@ class Recorder:
                 tls=self.tls,
                 ending=self._ending(),
                 dropped=self._dialogue.dropped,
+                client=Host(called_itself(self.protocol, self._dialogue.lines), self.client),
+                server=self.server,
             )
         return self._picture
 
@@ -465,6 +477,13 @@ class Service:
     """What one client may send in one session, TLS not counted."""
     too_much: bytes = b""
     """What a client that sends more is told, line end included."""
+    hostname: str = ""
+    """What the server calls itself."""
+
+
+def _address(transport: asyncio.BaseTransport, end: str) -> str:
+    """The IP address of one end of a connection."""
+    return str((transport.get_extra_info(end) or ("",))[0])
 
 
 class Wires(set["Wire"]):
@@ -508,6 +527,8 @@ class Wire(asyncio.Transport, asyncio.Protocol):
         self.recorder = service.journal.begin(
             service.protocol, service.name, implicit_tls=service.tls is not None
         )
+        self.recorder.client = _address(transport, "peername")
+        self.recorder.server = Host(service.hostname, _address(transport, "sockname"))
         full = len(self._open) >= service.most
         self._open.add(self)
         self._active()
