@@ -144,6 +144,16 @@ def test_the_token_leaves_the_address_bar_and_the_page_can_be_loaded_again(page:
     assert page.context.cookies() == []
 
 
+def test_a_room_chosen_before_the_page_is_let_in_is_entered_then(page: Page) -> None:
+    page.route("**/api/enter", lambda route: None)  # never answered
+    page.route("**/api/lab*", lambda route: None)
+    page.reload()
+    page.get_by_role("button", name="Mail", exact=True).click()
+    page.unroute_all()
+    page.reload()
+    expect(page.locator("#message-count")).to_have_text("0 messages")
+
+
 def test_the_address_works_once_and_says_so(lab: Lab, browser: Browser) -> None:
     served = serve(lab)
     address = served.url

@@ -39,6 +39,7 @@ async function answered(answer) {
 
 /** What each question carries. It stays in this tab; other tabs of the lab are told when they ask. */
 let secret = sessionStorage.getItem("secret");
+let isIn = false;
 const otherTabs = new BroadcastChannel("mail-lab");
 
 /** The secret: for the token in the address, from before a reload, or from another tab. */
@@ -752,6 +753,7 @@ function enter(room) {
     $(`#${button.dataset.room}`).hidden = button.dataset.room !== room;
   }
   if (location.hash !== `#/${room}`) history.replaceState(null, "", `#/${room}`);
+  if (!isIn) return; // it is entered again then
   if (room === "mail") showMailboxes().then(showMessages);
   if (room === "faults") ask("/api/faults").then(tellFaults);
 }
@@ -769,6 +771,7 @@ async function start() {
   for (const outcome of lab.outcomes) $("[name=outcome]", filters).append(el("option", {}, outcome));
   for (const [name, port] of lab.listeners) $("#ports").append(el("dt", {}, name), el("dd", {}, `127.0.0.1:${port}`));
   tellFaults(await ask("/api/faults"));
+  isIn = true;
   listen();
   enter(location.hash.slice(2));
 }
@@ -777,5 +780,5 @@ start().catch((error) => {
   sessionStorage.removeItem("secret");
   live("over", "not let in");
   $(".top nav").hidden = true;
-  $("main").replaceChildren(el("div", { class: "empty", role: "alert" }, el("h2", {}, "You aren't let in"), el("p", {}, error.message)));
+  $("main").replaceChildren(el("div", { class: "empty", role: "alert" }, el("h2", {}, "This tab isn't let in"), el("p", {}, error.message)));
 });

@@ -87,10 +87,12 @@ _POLICY = (
     "form-action 'none'"
 )
 _OWN_STYLE = (
-    "body{margin:14px;font:15px/1.5 system-ui,sans-serif;color:#1d2733;background:#fff;"
-    "overflow-wrap:break-word}img{max-width:100%}"
-    "a[title]{color:#0b5cad;text-decoration:underline;cursor:help}"
+    ":where(body){margin:14px;font:15px/1.5 system-ui,sans-serif;color:#1d2733;background:#fff;"
+    "overflow-wrap:break-word}:where(img){max-width:100%}"
+    ":where(img[title]){outline:1px dashed #8b96a3;outline-offset:-1px}"
+    ":where(a[title]){color:#0b5cad;text-decoration:underline;cursor:help}"
 )
+"""Where the message says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

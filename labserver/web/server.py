@@ -60,6 +60,7 @@ _MOST_ACCOUNTS = 200
 _LONGEST_TEXT = 200
 _BODY_OCTETS = 4 * MOST_CHARACTERS + 1024
 _TOKEN_OCTETS = 200
+_ASKED_OCTETS = 4096
 _BODY_SECONDS = 10.0
 _AGAIN_SECONDS = 5.0
 """From one fresh address that is printed to the next."""
@@ -309,7 +310,7 @@ class _Server:
         raise _Refused(403, f"This address has been used, and each works once; {remedy}.")
 
     async def _sign(self, request: web.Request) -> web.StreamResponse:
-        path = (await self._body(request)).decode("utf-8", "replace")
+        path = (await self._body(request, _ASKED_OCTETS)).decode("utf-8", "replace")
         if path.partition("?")[0] not in _SIGNED or "?" not in path:
             raise _Refused(400, f"Only these can be signed: {', '.join(sorted(_SIGNED))}.")
         return _json({"address": self.entrance.signed(path)})
@@ -486,7 +487,7 @@ class _Server:
     async def _switch(self, request: web.Request) -> web.StreamResponse:
         lab = self._lab_itself()
         try:
-            wanted = json.loads(await self._body(request))
+            wanted = json.loads(await self._body(request, _ASKED_OCTETS))
             fault = _FAULTS[wanted["name"]]
             switch(lab, fault, wanted["on"] is True)
         except (ValueError, LookupError, TypeError):
