@@ -186,6 +186,14 @@ def test_malformed_http_is_refused_without_a_word_on_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("path", ["/", "/api/lab", "/elsewhere"])
+def test_an_expectation_that_cannot_be_met_is_not_quoted(place: tuple[str, int], path: str) -> None:
+    head = "GET {} HTTP/1.1\r\nHost: {}:{}\r\nExpect: a miracle\r\nConnection: close\r\n\r\n"
+    said = exchange(place, head.format(path, *place).encode())
+    assert said.startswith(b"HTTP/1.1 417 ")
+    assert said.endswith(b"This is no HTTP request that this page can read.")
+
+
 def test_a_request_after_a_malformed_one_is_answered(page: Page, place: tuple[str, int]) -> None:
     assert exchange(place, b"\x00\r\n\r\n").startswith(b"HTTP/1.")
     client = Client(page)

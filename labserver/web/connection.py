@@ -66,6 +66,13 @@ class _Connection(web.RequestHandler):
         answer.force_close()
         return answer
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPExpectationFailed):
+            resp.text = _NO_HTTP  # aiohttp's own sentence quotes the request
+        return await super().finish_response(request, resp, start_time)
+
     def log_exception(self, *arguments: Any, **options: Any) -> None:
         if not isinstance(options.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
             log.error(*arguments, **options)
