@@ -182,15 +182,12 @@ def judged(source: str) -> list[str]:
     return found
 
 
-STILL = {"test_logs.py", "test_notebook_message.py"}
-"""Where seconds are still judged."""
 FILES = [f for f in sorted(Path(__file__).parent.rglob("*.py")) if f != Path(__file__)]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_no_test_judges_a_time(file: Path) -> None:
-    if file.name not in STILL:
-        assert judged(file.read_text(encoding="utf-8")) == []
+    assert judged(file.read_text(encoding="utf-8")) == []
 
 
 def test_a_judged_time_is_found() -> None:

@@ -19,7 +19,6 @@ import shutil
 import smtplib
 import subprocess
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -843,9 +842,6 @@ HOSTILE = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_log_takes_no_longer_than_its_length_allows(name: str) -> None:
-    """Far above what is measured (under 1.5 s), far below what a quadratic search would take."""
-    before = time.process_time()
-    log = read_log(HOSTILE[name])
-    assert log.sessions
-    assert time.process_time() - before < 10
+def test_a_hostile_log_is_read(name: str) -> None:
+    """What it costs is counted in `test_logs_linear.py`; what is quadratic would time out here."""
+    assert read_log(HOSTILE[name]).sessions
