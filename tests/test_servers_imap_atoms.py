@@ -82,7 +82,8 @@ def test_a_password_is_quoted_only_where_it_has_to_be(network: Network, password
         assert client.line().startswith(b"a} OK ")
         client.send(b"b NOOP\r\n")
         assert client.line() == b"b OK NOOP completed.\r\n"
-        assert password not in str(lab.sessions[-1])
+        told = str(lab.sessions[-1]).replace("a}", "")
+        assert password not in told
 
 
 def test_a_tag_has_any_astring_character_but_plus(lab: Lab) -> None:
