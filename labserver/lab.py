@@ -112,7 +112,8 @@ class Lab:
     ) -> None:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
-        expect("Lab(network=…)", network, Network, NoneType, wanted="a network or None")
+        known = "a network, such as labserver.network.inline.InlineNetwork(), or None"
+        expect("Lab(network=…)", network, Network, NoneType, wanted=known)
         expect("Lab(catch_all=…)", catch_all, bool)
         expect("Lab(hostname=…)", hostname, str)
         expect("Lab(limits=…)", limits, Limits, NoneType, wanted="Limits(…) or None")

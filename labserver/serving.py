@@ -154,7 +154,10 @@ def _in_file(path: Path) -> Iterator[tuple[str, str, str]]:
             f"The file of accounts {path} is too large; it may have {_MOST_OCTETS:,} octets."
         )
     if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
-        print(f"Others on this machine can read the passwords in {path}.", file=sys.stderr)
+        print(
+            f"Other users of this machine can read {path}; chmod 600 keeps it to you.",
+            file=sys.stderr,
+        )
     number = found = 0
     for number, raw in enumerate(octets.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         where = f"{path}, line {number}"

@@ -405,8 +405,8 @@ def test_a_file_of_accounts_that_others_can_read_is_told(tmp_path: Path, mode: i
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
-    told = f"Others on this machine can read the passwords in {file}.\n" if mode != 0o600 else ""
-    assert errors.decode() == told
+    told = f"Other users of this machine can read {file}; chmod 600 keeps it to you.\n"
+    assert errors.decode() == (told if mode != 0o600 else "")
 
 
 def test_the_same_account_twice_on_the_command_line_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ UNREACHABLE = re.compile(
     "ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ERR_SOCKET_TIMEOUT"
     "|NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError|ProxyError"
 )
-ELSEWHERE = {"IPython", "aiohttp", "ipywidgets", "matplotlib", "pytest"}
+ELSEWHERE = {"IPython", "aiohttp", "ipywidgets", "matplotlib", "nh3", "pytest"}
 """What labserver is used with, but isn't there in a bare Pyodide."""
 
 

@@ -73,7 +73,13 @@ function toldByAnotherTab() {
 }
 
 async function ask(path, values = {}, options = {}) {
-  return answered(await fetch(query(path, values), { ...options, headers: { Authorization: `Bearer ${secret}` } }));
+  let answer;
+  try {
+    answer = await fetch(query(path, values), { ...options, headers: { Authorization: `Bearer ${secret}` } });
+  } catch {
+    throw new Error("The lab doesn't answer. If it has ended, start it again and open the address that it prints.");
+  }
+  return answered(answer);
 }
 
 /** An address that works for a minute without the secret, for what can't send it along. */
@@ -477,6 +483,7 @@ async function listen() {
     const chosen = sessionRows.find(sessionRows.chosen);
     if (chosen && sessions.shown?.number === chosen.number && (sessions.shown.lines !== chosen.lines || sessions.shown.outcome !== chosen.outcome)) {
       sessions.shown = chosen;
+      sessions.about.firstChild.data = `${chosen.about}, `;
       sessions.tabs.again();
     }
     refreshMail();
@@ -511,7 +518,7 @@ function showSession(row, typed) {
     "div",
     { class: "head" },
     el("h2", {}, `Session ${row.number}`),
-    el("p", {}, `${row.about}, `, clock(row.started)),
+    (sessions.about = el("p", {}, `${row.about}, `, clock(row.started))),
     el("div", { class: "acts" }, hold, download("/api/session.json", { number: row.number })),
   );
   fill($("#session"), typed, head, tabs.list, tabs.panel);

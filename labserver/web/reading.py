@@ -14,6 +14,11 @@ from labserver.transcript import Session
 from labserver.web.mail import Head, Letter
 from labserver.web.sessions import VIEWS, two
 
+_PASTE_ALL = (
+    "Paste all of the log, or the whole returned mail; what Gmail's own window says is explained "
+    "on the page SMTP & Google."
+)
+
 
 def message(shown: Message) -> dict[str, Any]:
     """All that the page shows of a message."""
@@ -58,7 +63,13 @@ def compared(a: Session, b: Session) -> str:
 
 def log(text: str) -> str:
     """A dialogue from elsewhere, explained. Raises `ValueError` where it holds none."""
-    return _bare(show(read_log(text)).html)
+    if not text.strip():
+        raise ValueError("There is no text yet; paste a log or a returned mail first.")
+    try:
+        found = read_log(text)
+    except ValueError as error:
+        raise ValueError(f"{error} {_PASTE_ALL}") from error
+    return _bare(show(found).html)
 
 
 def _bare(html: str) -> str:

@@ -115,18 +115,18 @@ def _about(session: Session) -> str:
         senders = [readable(p[2]) or "<>" for p in paths if p[1][:1] in b"Mm"]
         receivers = [readable(p[2]) for p in paths if p[1][:1] in b"Rr"]
         if senders:
-            return f"{senders[0]} → {_some(receivers)}"
+            return f"{senders[0]} → {_some(receivers) or '(no recipient)'}"
     else:
         # In IMAP the password follows in the same line.
         for one in session.lines[:_LINES_READ]:
             if one.who == "C" and (match := _NAME.match(one.data[: (one.secret or (None,))[0]])):
                 return readable(match[1])
-    return session.ending or "nobody named yet"
+    return session.ending or ("nobody named" if session.closed else "nobody named yet")
 
 
 def _some(names: list[str]) -> str:
     more = len(names) - 1
-    return f"{names[0] if names else 'nobody'}{f' and {more} more' if more > 0 else ''}"
+    return f"{names[0] if names else ''}{f' and {more} more' if more > 0 else ''}"
 
 
 def _says(session: Session, text: str) -> bool:

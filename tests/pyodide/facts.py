@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import imaplib
 import importlib
+import os
 import pkgutil
 import poplib
 import smtplib
@@ -17,12 +18,21 @@ from email.message import EmailMessage
 from typing import Any
 
 import labserver
-from labserver import Lab, LabError, show
+from labserver import Lab, LabError, Session, show
 from labserver.notebook.typed import converse
 
 ANA, BEN = "ana@lab.example", "ben@lab.example"
 MISSING = "nobody@lab.example"
 FOREIGN = "somebody@elsewhere.example"
+
+
+def normal(sessions: tuple[Session, ...]) -> list[str]:
+    """The dialogues in normal form: one Python's smtplib writes MAIL where another's writes mail."""
+    os.environ["LABSERVER_OUTPUT"] = "normal"
+    try:
+        return [str(session) for session in sessions]
+    finally:
+        del os.environ["LABSERVER_OUTPUT"]
 
 
 def facts() -> dict[str, Any]:
@@ -37,7 +47,7 @@ def facts() -> dict[str, Any]:
         "listeners": list(first.listeners),
         "no TLS": {name: refusal(first, name) for name in ("submission", "imaps", "tls", "ca")},
         "there and back": there_and_back(first),
-        "sessions": [str(session) for session in first.sessions],
+        "sessions": normal(first.sessions),
         "in Jupyter": [show(session).html for session in first.sessions],
         "closed": [session.closed for session in first.sessions],
         "modules": modules(),
