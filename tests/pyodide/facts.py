@@ -27,7 +27,7 @@ FOREIGN = "somebody@elsewhere.example"
 
 
 def normal(sessions: tuple[Session, ...]) -> list[str]:
-    """The dialogues in normal form: one Python's smtplib writes MAIL where another's writes mail."""
+    """The dialogues in normal form, for one smtplib writes MAIL where another writes mail."""
     os.environ["LABSERVER_OUTPUT"] = "normal"
     try:
         return [str(session) for session in sessions]
