@@ -111,8 +111,7 @@ def _parser() -> ArgumentParser:
     serve.add_argument(
         "--data",
         metavar="FOLDER",
-        type=Path,
-        default=Path(_FOLDER),
+        default=_FOLDER,
         help=f"where the mail is kept between runs (default: {_FOLDER} in this folder)",
     )
     serve.add_argument(

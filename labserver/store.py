@@ -31,8 +31,9 @@ _REFUSED = (sqlite3.Error, UnicodeEncodeError, OverflowError)
 
 _LOGS = ("-wal", "-journal")
 """How the names of what SQLite keeps beside a file end."""
-_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
-"""How a rollback journal ends that names one more file, which SQLite would delete."""
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""How a rollback journal begins; one that ends so too names one more file, which SQLite would
+delete (SQLite's file format, section 3)."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CHECKED_OCTETS = 256 * 1024 * 1024
 """Files up to this size are checked whole when they are opened, which takes some 0.2 s; of larger
@@ -811,10 +812,10 @@ def _set_aside_if_odd(path: Path) -> str:
     odd = {}
     for end in ("", *_LOGS, "-shm"):
         one = _beside(path, end)
-        if oddity := files.oddity(one):
+        if (oddity := files.oddity(one)) or (
+            end == "-journal" and (oddity := _odd_journal(one, path))
+        ):
             odd[one] = oddity
-        elif end == "-journal" and _ends(one) == _NAMES_ANOTHER:
-            odd[one] = "it names one more file"
     if not odd:
         return ""
     which = ", ".join(f"{one.name}: {oddity}" for one, oddity in odd.items())
@@ -827,12 +828,16 @@ def _set_aside_if_odd(path: Path) -> str:
     return f"The mail store {path} can't be used as it was ({which}); that is kept as {names}."
 
 
-def _ends(path: Path) -> bytes:
-    """Its last eight octets, where it is a file that can be read."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, _octets(path) - 8))
-        return file.read(8)
-    return b""
+def _odd_journal(journal: Path, store: Path) -> str:
+    """Why SQLite mustn't see that rollback journal, which it would delete; empty where it may."""
+    with contextlib.suppress(OSError), journal.open("rb") as file:
+        begins = file.read(8)
+        file.seek(max(0, _octets(journal) - 8))
+        if begins and (begins != _JOURNAL or not _octets(store)):
+            return "it is no journal of this store"
+        if file.read(8) == _JOURNAL and _octets(journal) > 8:
+            return "it names one more file"
+    return ""
 
 
 def _why(error: OSError) -> str:

@@ -392,6 +392,15 @@ def test_a_file_of_accounts_that_can_not_be_read_is_named(tmp_path: Path, name: 
     assert said.startswith(f"The accounts in {tmp_path / name} can't be read: ")
 
 
+def test_a_folder_without_a_name_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labserver", "serve", "--ephemeral", "--data", ""]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "has an empty name" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not POSIX, reason="Windows has no modes")
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o600])
 def test_a_file_of_accounts_that_others_can_read_is_told(tmp_path: Path, mode: int) -> None:

@@ -316,6 +316,23 @@ def test_a_journal_that_names_another_file_is_set_aside(tmp_path: Path) -> None:
     assert victim.read_bytes() == PRECIOUS
 
 
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    "octets", [b"mine", PRECIOUS, bytes.fromhex("d9d505f920a163d6"), b"\0" * 600]
+)
+def test_a_journal_that_is_none_is_set_aside(tmp_path: Path, octets: bytes, stored: bool) -> None:
+    """SQLite deletes a journal that it can't use."""
+    folder = tmp_path / "lab-mail"
+    if stored:
+        with Lab(data=folder):
+            pass
+    folder.mkdir(exist_ok=True)
+    folder.joinpath("mail.sqlite-journal").write_bytes(octets)
+    with Lab(data=folder) as lab:
+        assert "mail.sqlite-journal.aside-1" in lab.notice
+    assert folder.joinpath("mail.sqlite-journal.aside-1").read_bytes() == octets
+
+
 # -- what can't be used
 
 

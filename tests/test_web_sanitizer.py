@@ -272,6 +272,7 @@ FLOODS = {
     **{unit: unit for unit in ("&#", "&", '"', "<style>url(", "<p style='url(", "<svg><a>")},
     "<p><font n>": "",
     "<b x=n>": "",
+    "<html n>": "",
 }
 
 
@@ -280,6 +281,8 @@ def flood(name: str, octets: int) -> str:
     if FLOODS[name]:
         return FLOODS[name] * (octets // len(name))
     number = octets // 20
+    if name == "<html n>":
+        return "".join(f"<html a{n} b{n}>" for n in range(number))
     if name == "<b x=n>":
         return "<p>" + "".join(f"<b class={n}>" for n in range(number)) + "<p>x" * number
     return "<p>" + "".join(f"<font size={n}>" for n in range(number)) + "<p>x" * number
@@ -294,6 +297,11 @@ def test_a_flood_grows_no_more_than_it_is_large_and_ends_at_a_bound(name: str) -
     largest = made(flood(name, 4_000_000))
     assert largest.cut
     assert len(largest.document) < 8 * sanitizer.MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("html", ["<html a><html b>", "<HTML a/>", "x<body a><HtMl b></html>"])
+def test_the_parser_sees_no_root_whose_attributes_it_would_collect(html: str) -> None:
+    assert "<html" not in sanitizer._prepared(html)[0].lower()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory was ever used")

@@ -32,7 +32,7 @@ _MOST_LINKS = 200
 _LONGEST_ADDRESS = 500
 
 _FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
-_RENAMED = _FORMATTING | {"body", "svg", "math"}
+_RENAMED = _FORMATTING | {"body", "html", "svg", "math"}
 _STRUCTURE = frozenset(
     """abbr acronym address area article aside bdi bdo blockquote br caption center cite col
     colgroup dd del details dfn dir div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 header
@@ -145,6 +145,7 @@ def _prepared(html: str) -> tuple[str, bool, str]:
     - Formatting elements: left open, a parser opens them anew in each block (80 kB become 400 MB).
     - SVG and MathML: what stands in them is read by other rules.
     - The body: nh3 reads what stands within one, and would drop its style.
+    - The root: a parser gives it the attributes of each further one, compared with all it has.
     """
     mark = f"x{secrets.token_hex(8)}-"
     # Without lone surrogates, which nh3 refuses.
