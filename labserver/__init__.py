@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from labserver.forking import Fork, fork
-    from labserver.lab import ACCOUNTS, LISTENERS, Lab, LabError
+    from labserver.lab import ACCOUNTS, Lab, LabError
+    from labserver.listeners import LISTENERS
     from labserver.logs import Log, Unread, read_log
     from labserver.message import Envelope, Mailbox, Message
     from labserver.network import NetworkError
@@ -114,7 +115,8 @@ __all__ = [
 
 _ROOMS = {
     "forking": ("Fork", "fork"),
-    "lab": ("ACCOUNTS", "LISTENERS", "Lab", "LabError"),
+    "lab": ("ACCOUNTS", "Lab", "LabError"),
+    "listeners": ("LISTENERS",),
     "logs": ("Log", "Unread", "read_log"),
     "message": ("Envelope", "Mailbox", "Message"),
     "network": ("NetworkError",),

@@ -14,20 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from labserver import ending
+from labserver.listeners import TABLE
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-PORTS: Mapping[str, int] = {
-    "smtp": 2525,
-    "submission": 2587,
-    "submissions": 2465,
-    "pop3": 2110,
-    "pop3s": 2995,
-    "imap": 2143,
-    "imaps": 2993,
-}
-"""The fixed ports: the real ones among those that nobody needs to be root for."""
+PORTS: Mapping[str, int] = {one.name: 2000 + one.port for one in TABLE.values()} | {"smtp": 2525}
+"""The fixed ports: the usual ones among those that nobody needs to be root for."""
 
 UI_PORT = 2080
 """The page's."""

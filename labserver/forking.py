@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from labserver.dialogue import dialogue
 from labserver.given import expect
-from labserver.lab import ACCOUNTS, IMPLICIT_TLS, LISTENERS, Lab, LabError
+from labserver.lab import ACCOUNTS, Lab, LabError
+from labserver.listeners import TABLE
 from labserver.logs import ABSENT, HIDDEN
 from labserver.network import Network
 from labserver.transcript import MASK, Line, ProtocolName, Session, numbered
@@ -253,7 +254,7 @@ def _play(
     it, and which lines it didn't take.
     """
     name = session.listener
-    if name not in LISTENERS or not name.startswith(_NAMES[session.protocol]):
+    if name not in TABLE or TABLE[name].protocol != session.protocol:
         name = session.protocol.lower()
     before = 0.0 if began is None else (session.started - began).total_seconds()
     if began is not None:
@@ -285,13 +286,6 @@ def _wait_until(lab: Lab, seconds: float) -> None:
     lab.network.wait(threading.Event(), seconds - lab.network.clock.seconds())
 
 
-_NAMES: dict[ProtocolName, tuple[str, ...]] = {
-    "SMTP": ("smtp", "submission"),
-    "POP3": ("pop3",),
-    "IMAP": ("imap",),
-}
-
-
 class _Client:
     """Speaks for the recorded client, and listens as far as it must to know how to go on."""
 
@@ -303,7 +297,7 @@ class _Client:
         self._unsent = bytearray()
         """Said without waiting, so that it has to go together."""
         self._gone = False
-        self._tls = listener in IMPLICIT_TLS
+        self._tls = TABLE[listener].implicit
         self._sock: Any = lab.network.connect(lab.address(listener), timeout=_PATIENCE)
         if self._tls:
             self._start_tls()

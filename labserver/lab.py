@@ -17,25 +17,27 @@ from types import MappingProxyType, NoneType
 from labserver.dialogue import Bounds
 from labserver.folder import prepare, unusable
 from labserver.given import expect, shown
+from labserver.listeners import LISTENERS, TABLE, Listener
 from labserver.masking import Passwords
 from labserver.message import Mailbox, Message
 from labserver.network import (
     Abilities,
     Address,
-    Listener,
     Network,
     NetworkError,
+    OpenPort,
     choose,
     interrupts,
 )
-from labserver.network.recorder import Journal, Recorder, Service
+from labserver.network.recorder import Journal, Recorder
+from labserver.network.service import Service
 from labserver.rules import Limits, Rule
 from labserver.servers.accounts import Accounts, Guesses, Password
 from labserver.servers.addresses import ascii_domain
-from labserver.servers.delivery import DeliveryQueue
 from labserver.servers.imap import ImapServer
-from labserver.servers.pop3 import Maildrops, Pop3Server
+from labserver.servers.pop3 import Pop3Server
 from labserver.servers.rulebook import Rulebook
+from labserver.servers.setup import Policy, Setup
 from labserver.servers.smtp import SmtpServer
 from labserver.store import DamagedMessage, MessageRow, Store
 from labserver.tls import Tls, certificates
@@ -48,17 +50,21 @@ ACCOUNTS: Mapping[str, str] = MappingProxyType(
 )
 """The accounts of a lab that is given none."""
 
-LISTENERS = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
-
-IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
-"""Of them those where TLS begins with the first octet (RFC 8314 section 3)."""
+_HOSTNAME = "lab.example"
+"""Of a lab without accounts that is given no name."""
 
 _GOODBYES: Mapping[ProtocolName, str] = {
     "SMTP": "421 4.3.2 {} has {}, come back later\r\n",
     "POP3": "-ERR [SYS/TEMP] {} has {}, come back later\r\n",
     "IMAP": "* BYE {} has {}, come back later\r\n",
 }
-"""What a client is told that the servers never get to see, or see no more."""
+"""What a client is told whom the network turns away or cuts off, and no server answers."""
+
+_SERVERS: Mapping[ProtocolName, type[SmtpServer | Pop3Server | ImapServer]] = {
+    "SMTP": SmtpServer,
+    "POP3": Pop3Server,
+    "IMAP": ImapServer,
+}
 
 _STORE_FILE = "mail.sqlite"
 _LISTENERS_TEXT = ", ".join(LISTENERS)
@@ -78,13 +84,15 @@ def latest() -> Lab | None:
 class Lab:
     """SMTP, POP3 and IMAP servers on this machine, ready when the constructor returns.
 
-    `accounts` maps addresses to passwords. `network` carries the bytes; without it the
-    environment variable LABSERVER_NETWORK chooses. `data` is a folder that keeps the mail, made
-    if need be; without it the mail goes when the lab is closed. What in it is damaged, or isn't
-    the lab's, is set aside; `notice` then says so. With `catch_all` mail to any address is taken
-    and kept. `ports` fixes the port of listeners by name. `hostname` is the servers' name, by
-    default the first account's domain. `rules` script what goes wrong on purpose (`rules.py`),
-    `seed` is what their chances are drawn from.
+    `accounts` maps addresses to passwords; a lab without any can only relay (`policy`). `network`
+    carries the bytes; without it the environment variable LABSERVER_NETWORK chooses. `data` is a
+    folder that keeps the mail, made if need be; without it the mail goes when the lab is closed.
+    What in it is damaged, or isn't the lab's, is set aside; `notice` then says so. With `catch_all`
+    mail to any address is taken and kept. `ports` fixes the port of listeners by name. `hostname`
+    is the servers' name, by default the first account's domain, without accounts lab.example.
+    `rules` script what goes wrong on purpose (`rules.py`), `seed` is what their chances are drawn
+    from. `policy` decides about senders, recipients and messages otherwise than the servers do
+    (`servers/setup.py`).
 
     `plaintext_login` says where a password is taken without TLS. By default (`None`) POP3 and IMAP
     take it, for nothing leaves this machine, and SMTP doesn't. `False`: nobody takes it; IMAP says
@@ -109,6 +117,7 @@ class Lab:
         rules: Iterable[Rule] = (),
         seed: int = 0,
         plaintext_login: bool | None = None,
+        policy: Policy | None = None,
     ) -> None:
         if not isinstance(accounts, Mapping):
             raise ValueError("Accounts map addresses to passwords: {'ana@lab.example': 'secret'}.")
@@ -120,12 +129,14 @@ class Lab:
         expect("Lab(ports=…)", ports, Mapping, NoneType, wanted="ports by listener: {'smtp': 2525}")
         known = "True, False or None"
         expect("Lab(plaintext_login=…)", plaintext_login, bool, NoneType, wanted=known)
+        expect("Lab(policy=…)", policy, Policy, NoneType, wanted="a Policy or None")
         self._accounts = Accounts(dict(accounts), catch_all)
         self.accounts: Mapping[str, str] = MappingProxyType(
             {address: Password(password) for address, password in accounts.items()}
         )
         """The addresses and their passwords, which a representation of it masks."""
-        self.hostname = ascii_domain(str(hostname or next(iter(accounts)).rpartition("@")[2]))
+        first = next(iter(accounts), f"@{_HOSTNAME}")
+        self.hostname = ascii_domain(str(hostname or first.rpartition("@")[2]))
         if not _HOST_NAME.fullmatch(self.hostname):
             raise ValueError(f"{self.hostname!r} is not a host's name; lab.example is one.")
         for name, port in dict(ports or {}).items():
@@ -142,6 +153,7 @@ class Lab:
         self.catch_all = bool(catch_all)
         self.seed = seed
         self.plaintext_login = plaintext_login
+        self.policy = policy or Policy()
         self._rulebook = Rulebook(seed)
         self.rules = rules
         self.limits = limits or Limits()
@@ -197,116 +209,60 @@ class Lab:
             limits.sessions_octets,
             Passwords(self.accounts),
         )
-        self._listeners: dict[str, Listener] = {}
-        for service in self._services():
-            listener = network.listen(service, ports.get(service.name, 0))
-            self._listeners[service.name] = listener
-            things.callback(_where_servers_run(network, listener.close))
+        setup = Setup(
+            self.hostname,
+            self._accounts,
+            store,
+            limits,
+            network.clock,
+            self._rulebook,
+            Guesses(limits),
+            self._tls.server if self._tls else None,
+            self.policy,
+            self.plaintext_login,
+        )
+        self._open: dict[str, OpenPort] = {}
+        for listener in TABLE.values():
+            # Without TLS there is nothing that needs it.
+            if setup.tls is None and (listener.implicit or listener.submission):
+                continue
+            port = network.listen(self._service(setup, listener), ports.get(listener.name, 0))
+            self._open[listener.name] = port
+            things.callback(_where_servers_run(network, port.close))
 
-    def _services(self) -> list[Service]:
-        """What listens where. Without TLS there is nothing that needs it."""
-        accounts = self._accounts
-        context = self._tls.server if self._tls else None
-        limits, clock, name = self.limits, self._network.clock, self.hostname
-        rulebook = self._rulebook
-        deliveries = DeliveryQueue(self._store)
-        maildrops = Maildrops()
-        guesses = Guesses(limits)
-
-        def smtp(*, submission: bool = False, implicit: bool = False) -> SmtpServer:
-            return SmtpServer(
-                deliveries,
-                accounts,
-                guesses,
-                hostname=name,
-                clock=clock,
-                limits=limits,
-                rulebook=rulebook,
-                tls=context,
-                implicit_tls=implicit,
-                submission=submission,
-                plaintext_login=self.plaintext_login is True,
-            )
-
-        def pop3(*, implicit: bool = False) -> Pop3Server:
-            return Pop3Server(
-                self._store,
-                accounts,
-                guesses,
-                hostname=name,
-                limits=limits,
-                rulebook=rulebook,
-                maildrops=maildrops,
-                tls=context,
-                implicit_tls=implicit,
-                plaintext_login=self.plaintext_login is not False,
-            )
-
-        def imap(*, implicit: bool = False) -> ImapServer:
-            return ImapServer(
-                self._store,
-                accounts,
-                guesses,
-                hostname=name,
-                clock=clock,
-                limits=limits,
-                rulebook=rulebook,
-                tls=context,
-                implicit_tls=implicit,
-                plaintext_login=self.plaintext_login is not False,
-            )
-
-        def service(
-            listener: str,
-            protocol: ProtocolName,
-            server: SmtpServer | Pop3Server | ImapServer,
-            *,
-            implicit: bool = False,
-        ) -> Service:
-            goodbye = _GOODBYES[protocol]
-            return Service(
-                listener,
-                protocol,
-                server.factory,
-                self._journal,
-                context if implicit else None,
-                limits.connections,
-                # Under TLS from the first octet nobody could read it.
-                b"" if implicit else goodbye.format(name, "too many connections").encode(),
-                limits.session_octets,
-                goodbye.format(name, "heard too much in one session").encode(),
-                name,
-            )
-
-        services = [
-            service("smtp", "SMTP", smtp()),
-            service("pop3", "POP3", pop3()),
-            service("imap", "IMAP", imap()),
-        ]
-        if context is not None:
-            services += [
-                service("submission", "SMTP", smtp(submission=True)),
-                service("submissions", "SMTP", smtp(submission=True, implicit=True), implicit=True),
-                service("pop3s", "POP3", pop3(implicit=True), implicit=True),
-                service("imaps", "IMAP", imap(implicit=True), implicit=True),
-            ]
-        return services
+    def _service(self, setup: Setup, listener: Listener) -> Service:
+        """What listens there."""
+        server = _SERVERS[listener.protocol](setup, listener)
+        goodbye = _GOODBYES[listener.protocol]
+        too_many = goodbye.format(setup.hostname, "too many connections").encode()
+        return Service(
+            listener,
+            server.factory,
+            self._journal,
+            setup.tls if listener.implicit else None,
+            setup.limits.connections,
+            # Under TLS from the first octet nobody could read it.
+            b"" if listener.implicit else too_many,
+            setup.limits.session_octets,
+            goodbye.format(setup.hostname, "heard too much in one session").encode(),
+            setup.hostname,
+        )
 
     # -- where it listens
 
     def address(self, name: str) -> Address:
         """Where a listener can be reached. Raises `LabError` where this lab hasn't got it."""
         expect("address()", name, str, wanted="a listener's name, such as 'smtp'")
-        listener = self._listeners.get(name)
-        if listener is None:
+        port = self._open.get(name)
+        if port is None:
             why = "it needs TLS, which this Python can't do" if name in LISTENERS else "no such"
             raise LabError(f"This lab has no listener {name}: {why}.")
-        return listener.address
+        return port.address
 
     @property
     def listeners(self) -> Mapping[str, Address]:
         """All listeners by name."""
-        return {name: self.address(name) for name in LISTENERS if name in self._listeners}
+        return {name: self.address(name) for name in self._open}
 
     @property
     def smtp(self) -> Address:
@@ -489,10 +445,21 @@ class Lab:
         expect("The lab", address, str, wanted="an address, such as 'ana@lab.example'")
         if self.closed:
             raise LabError("This lab is closed; make a new one with Lab().")
-        if not self._accounts.has(address):
-            raise LabError(f"This lab has no account {address}; it has {', '.join(self.accounts)}.")
         self._network.settle()
-        return self._accounts.spelled(address)
+        account = self._accounts.spelled(address)
+        # A policy may have had mail kept for others.
+        if not self._accounts.has(address) and account not in self._network.run(
+            self._store.accounts
+        ):
+            raise LabError(self.no_account(address))
+        return account
+
+    def no_account(self, address: str) -> str:
+        """The sentence that tells of an account that isn't there which ones are."""
+        known = ", ".join(self.accounts)
+        if not known:
+            return f"This lab has no account {address}; it has none at all."
+        return f"This lab has no account {address}; it has {known}."
 
     # -- the end
 

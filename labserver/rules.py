@@ -66,6 +66,10 @@ class Limits:
     transcript: int = 4 * 1024 * 1024
     """Octets of one session that its transcript keeps."""
 
+    def idle(self, protocol: ProtocolName) -> float:
+        """Seconds a client of that protocol may say nothing."""
+        return {"SMTP": self.smtp_idle, "POP3": self.pop3_idle, "IMAP": self.imap_idle}[protocol]
+
     def __post_init__(self) -> None:
         for name, about in self.__dataclass_fields__.items():
             kinds = (int, float) if about.type == "float" else (int,)
@@ -593,6 +597,13 @@ def _legal_reply(text: str) -> str:
                 f"A line of a reply may have {_REPLY_OCTETS} octets; {line[:9]!r}… has {len(line)}."
             )
     return "\r\n".join(lines)
+
+
+def smtp_reply(text: str) -> str:
+    """An SMTP reply as it is sent, without the last CRLF. Raises `ValueError` for any other."""
+    if _protocol_of(text) != "SMTP":
+        raise ValueError(f"{text!r} is no reply of SMTP; '550 5.7.1 No' is.")
+    return _legal_reply(text)
 
 
 def _expect_possible(text: str, command: Command) -> None:

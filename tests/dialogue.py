@@ -18,8 +18,7 @@ import re
 from typing import Any
 
 from labserver import Lab, Session
-
-IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
+from labserver.listeners import TABLE
 
 
 class Client:
@@ -28,7 +27,7 @@ class Client:
     def __init__(self, lab: Lab, listener: str) -> None:
         self._lab = lab
         self._sock: Any = lab.network.connect(lab.address(listener), timeout=10)
-        if listener in IMPLICIT_TLS:
+        if TABLE[listener].implicit:
             self.start_tls()
         else:
             self._file = self._sock.makefile("rb")

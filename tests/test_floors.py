@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(
         ("transcript", "dialogue", "given", "masking", "export", "message", "catalog", "logs"), 0
     ),
-    **dict.fromkeys(("mime", "fields", "charsets", "normal_form"), 0),
+    **dict.fromkeys(("mime", "fields", "charsets", "normal_form", "listeners"), 0),
     **dict.fromkeys(("servers", "store", "rules", "network", "folder", "tls"), 1),
     **dict.fromkeys(("lab", "forking"), 2),
     **dict.fromkeys(("internet",), 3),

@@ -415,7 +415,6 @@ def test_a_folder_that_is_a_file_is_an_os_error(network: Network, tmp_path: Path
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"accounts": {}},
         {"accounts": {"ana": "secret"}},
         {"accounts": {"ana@lab.example": ""}},
         {"accounts": {"ana@lab.example": "x", "ANA@lab.example": "y"}},

@@ -27,10 +27,12 @@ import pytest
 
 from labserver import Lab, NetworkError
 from labserver.dialogue import Bounds
+from labserver.listeners import Listener
 from labserver.network import Address
 from labserver.network.inline import START, InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
-from labserver.network.recorder import Journal, Service
+from labserver.network.recorder import Journal
+from labserver.network.service import Service
 
 pytestmark = pytest.mark.protocol
 
@@ -75,7 +77,7 @@ def serve(network: InlineNetwork, obey: Callable[[asyncio.Transport, bytes], Non
             obey(self.transport, data)
 
     journal = Journal(network.clock, Bounds(), 10, 1_000_000)
-    return network.listen(Service("own", "SMTP", Server, journal)).address
+    return network.listen(Service(Listener("own", "SMTP", 25), Server, journal)).address
 
 
 # -- what is touched of the process

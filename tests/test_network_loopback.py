@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from labserver import Lab, NetworkError, Session
+from labserver.network.connection import Wire
 from labserver.network.loopback import LoopbackNetwork
-from labserver.network.recorder import Wire
 
 pytestmark = [pytest.mark.protocol, pytest.mark.process]
 

@@ -64,7 +64,6 @@ def test_catch_all_leaves_the_accounts_their_passwords() -> None:
 @pytest.mark.parametrize(
     "passwords",
     [
-        {},
         {"ana": "x"},
         {"ana@": "x"},
         {"@lab.example": "x"},
@@ -97,10 +96,10 @@ def test_wrong_passwords_are_counted_for_each_name_until_a_right_one() -> None:
         waits = []
         for _ in range(8):
             waits.append(guesses.wait("ana@lab.example"))
-            guesses.looked_at("ANA@lab.example", right=False)
+            guesses.checked("ANA@lab.example", right=False)
         assert waits == [0, 0, 4, 8, 16, 30, 30, 30]
         assert guesses.wait("ben@lab.example") == 0
-        guesses.looked_at("ana@lab.example", right=True)
+        guesses.checked("ana@lab.example", right=True)
         assert guesses.wait("ana@lab.example") == 0
 
     asyncio.run(count())
@@ -111,7 +110,7 @@ def test_wrong_passwords_are_forgotten_after_five_minutes_without_any() -> None:
 
     async def count() -> None:
         guesses = Guesses(Limits(login_failures=1))
-        guesses.looked_at("ana@lab.example", right=False)
+        guesses.checked("ana@lab.example", right=False)
         await asyncio.sleep(299)
         assert guesses.wait("ana@lab.example") > 0
         await asyncio.sleep(1)
@@ -128,7 +127,7 @@ def test_of_made_up_names_only_so_many_are_remembered() -> None:
     async def count() -> None:
         guesses = Guesses(Limits(login_failures=1))
         for number in range(2000):
-            guesses.looked_at(f"{number}{'x' * 5000}", right=False)
+            guesses.checked(f"{number}{'x' * 5000}", right=False)
         assert len(guesses._wrong) == 1000
         assert max(map(len, guesses._wrong)) == 1000
         assert guesses.wait(f"1999{'x' * 5000}") > 0
@@ -183,8 +182,8 @@ def test_one_account_in_two_spellings_is_there_twice(other: str) -> None:
 def test_wrong_passwords_count_for_all_spellings_of_a_name() -> None:
     async def count() -> None:
         guesses = Guesses(Limits(login_failures=2))
-        guesses.looked_at("ana@bücher.example", right=False)
-        guesses.looked_at("ana@xn--bcher-kva.example", right=False)
+        guesses.checked("ana@bücher.example", right=False)
+        guesses.checked("ana@xn--bcher-kva.example", right=False)
         assert guesses.wait("ANA@BÜCHER.example") > 0
 
     asyncio.run(count())

@@ -29,8 +29,8 @@ from test_servers_imap import (  # noqa: F401 (one is a fixture of all tests)
 from labserver import Lab
 from labserver.network import Network
 from labserver.network.clock import Clock
+from labserver.network.connection import Connection
 from labserver.network.inline import InlineNetwork
-from labserver.network.recorder import Connection
 from labserver.servers.imap import fetch
 from labserver.servers.imap.commands import FetchCommand, fetch_command
 from labserver.servers.imap.fetch import Fetched

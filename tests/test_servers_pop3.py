@@ -19,7 +19,7 @@ from dialogue import Client, play, said
 from labserver import Envelope, Lab, Limits
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
-from labserver.servers.pop3 import Maildrops
+from labserver.servers.maildrops import Maildrops
 from labserver.store import Delivery
 
 pytestmark = pytest.mark.protocol

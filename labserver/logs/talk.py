@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from labserver.dialogue import dialogue
+from labserver.listeners import TABLE
 from labserver.transcript import (
     VERBS,
     Host,
@@ -126,15 +127,7 @@ _ONLY_SMTP = VERBS["SMTP"] - VERBS["POP3"]
 _ONLY_POP3 = VERBS["POP3"] - VERBS["SMTP"]
 _BDAT = re.compile(rb"BDAT +(\d{1,18})", re.I)
 
-PORTS = {
-    25: "smtp",
-    587: "submission",
-    465: "submissions",
-    110: "pop3",
-    995: "pop3s",
-    143: "imap",
-    993: "imaps",
-}
+PORTS = {listener.port: listener.name for listener in TABLE.values()}
 """Ports that tell the listener. Those of `python -m labserver serve` are 2000 above them."""
 
 

@@ -2,7 +2,8 @@
 
 - `loopback.py`: real TCP on 127.0.0.1, for any mail program on this machine.
 - `inline.py`: no sockets and no threads, virtual time; also runs in a browser.
-- `recorder.py`: records every connection, on both.
+- `service.py`: what listens on one port.
+- `connection.py`: one connection, on both; `recorder.py`: records what is said on it.
 - `clock.py`: what time it is.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from labserver.network.clock import Clock
-from labserver.network.recorder import Service
+from labserver.network.service import Service
 
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ class Abilities:
         return name in ("tls", "threads", "sockets") and bool(getattr(self, str(name)))
 
 
-class Listener(ABC):
-    """Something that listens."""
+class OpenPort(ABC):
+    """A port that something listens on."""
 
     address: Address
 
@@ -75,7 +76,7 @@ class Network(ABC):
     can: Abilities
 
     @abstractmethod
-    def listen(self, service: Service, port: int = 0) -> Listener:
+    def listen(self, service: Service, port: int = 0) -> OpenPort:
         """Listen on this machine; `port` 0 means any that is free. Raises `NetworkError`."""
 
     @abstractmethod

@@ -37,14 +37,15 @@ from labserver import tls
 from labserver.network import (
     Abilities,
     Address,
-    Listener,
     Network,
     NetworkError,
+    OpenPort,
     interrupts,
     loopback,
 )
 from labserver.network.clock import Clock
-from labserver.network.recorder import Service, Wire, Wires
+from labserver.network.connection import Wire, Wires
+from labserver.network.service import Service
 
 T = TypeVar("T")
 
@@ -522,7 +523,7 @@ class InlineTlsSocket:
         self._sock.close()
 
 
-class _InlineListener(Listener):
+class _InlineListener(OpenPort):
     def __init__(self, network: InlineNetwork, service: Service, port: int) -> None:
         self.address = Address(loopback.HOST, port)
         self.service = service
@@ -645,7 +646,7 @@ class InlineNetwork(Network):
                 "use Lab(network=LoopbackNetwork()) with threads."
             )
 
-    def listen(self, service: Service, port: int = 0) -> Listener:
+    def listen(self, service: Service, port: int = 0) -> OpenPort:
         self.own_thread()
         if _taken(port):
             raise NetworkError(

@@ -18,14 +18,15 @@ from labserver import tls
 from labserver.network import (
     Abilities,
     Address,
-    Listener,
     Network,
     NetworkError,
+    OpenPort,
     PortTaken,
     interrupts,
 )
 from labserver.network.clock import Clock
-from labserver.network.recorder import Service, Wire, Wires
+from labserver.network.connection import Wire, Wires
+from labserver.network.service import Service
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -109,7 +110,7 @@ class _Engine:
             self.thread.join(_CLOSE_SECONDS)
 
 
-class _TcpListener(Listener):
+class _TcpListener(OpenPort):
     """Accepts connections, on the engine's loop, and gives each a protocol.
 
     It does so itself: `asyncio.Server`, closed right after it has accepted a connection, forgets
@@ -208,14 +209,14 @@ class LoopbackNetwork(Network):
         self.clock = Clock(datetime.now(UTC), lambda: loop_time() - zero)
         self.can = Abilities(tls=tls.available(), threads=True, sockets=True)
 
-    def listen(self, service: Service, port: int = 0) -> Listener:
+    def listen(self, service: Service, port: int = 0) -> OpenPort:
         return self._listening(
             service.name, port, lambda: _MailListener(self._engine, service, port)
         )
 
     def serve(
         self, name: str, protocol: Callable[[], asyncio.BaseProtocol], port: int = 0
-    ) -> Listener:
+    ) -> OpenPort:
         """Listen for something that is no mail server, and isn't recorded.
 
         Closing it ends no connection: they are the protocol's. Raises `NetworkError`.
@@ -224,7 +225,7 @@ class LoopbackNetwork(Network):
             name, port, lambda: _TcpListener(self._engine, protocol, port, _BACKLOG)
         )
 
-    def _listening(self, name: str, port: int, make: Callable[[], Listener]) -> Listener:
+    def _listening(self, name: str, port: int, make: Callable[[], OpenPort]) -> OpenPort:
         try:
             return self.run(make)
         except OverflowError as error:

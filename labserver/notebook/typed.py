@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from labserver.lab import IMPLICIT_TLS, Lab
+from labserver.catalog.tables import PROTOCOLS
+from labserver.lab import Lab
+from labserver.listeners import TABLE, spoken_on
 from labserver.notebook.card import note
 from labserver.notebook.dialogue import dialogue
 from labserver.transcript import ProtocolName, Session
@@ -26,11 +28,7 @@ LineEnd = Literal["crlf", "lf", "cr"]
 LINE_ENDS: Mapping[LineEnd, bytes] = MappingProxyType({"crlf": b"\r\n", "lf": b"\n", "cr": b"\r"})
 
 SPOKEN_ON: Mapping[ProtocolName, tuple[str, ...]] = MappingProxyType(
-    {
-        "SMTP": ("smtp", "submission", "submissions"),
-        "POP3": ("pop3", "pop3s"),
-        "IMAP": ("imap", "imaps"),
-    }
+    {protocol: spoken_on(protocol) for protocol in PROTOCOLS}
 )
 """Where each protocol can be spoken; the first is what a reader gets who names none."""
 
@@ -152,7 +150,7 @@ class _Conversation(ABC):
     def run(self, login: str, tls: bool, pipelined: bool) -> None:
         """Everything from the greeting to the last line."""
         try:
-            if self.listener in IMPLICIT_TLS:
+            if TABLE[self.listener].implicit:
                 self.handshake()
             if not self.welcome():
                 raise _Over("The server doesn't want to talk now.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from labserver.rules import Limits
 from labserver.servers.addresses import is_address, one_domain, one_spelling
 from labserver.transcript import MASK
 
-_LONGEST_WAIT = 30.0
+LONGEST_WAIT = 30.0
 """Seconds; mail programs wait that long."""
 _REMEMBERED_SECONDS = 300.0
 """How long wrong passwords count when no other one comes."""
@@ -46,8 +46,6 @@ class Accounts:
     _domains: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.passwords:
-            raise ValueError("A lab needs at least one account.")
         named: dict[str, str] = {}
         names: dict[str, str] = {}
         folded: set[str] = set()
@@ -84,7 +82,7 @@ class Accounts:
             return address
         local, _, domain = address.partition("@")
         if local == "postmaster" and (not domain or self.is_local(domain)):
-            return next(iter(self.passwords))
+            return next(iter(self.passwords), None)
         return address if self.catch_all else None
 
     def spelled(self, address: str) -> str:
@@ -112,8 +110,8 @@ class Guesses:
 
     As many wrong ones as a connection may give cost nothing more. After that each login under the
     name has to wait, the right one too, twice as long with each wrong one: who opens many
-    connections at once guesses no faster. What nobody is called is remembered as well, or the time
-    would tell who exists. The servers of a lab share this; it is asked on their loop.
+    connections at once guesses no faster. Names without an account count as well, or the time would
+    tell which exist. The servers of a lab share this; it is asked on their loop.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -124,9 +122,9 @@ class Guesses:
         """Seconds until a password for that name may be looked at."""
         count = self._count(name)
         # The exponent is bounded: a lab may allow any number of failures.
-        return min(self._first * 2.0 ** min(count, 99), _LONGEST_WAIT) if count >= self._free else 0
+        return min(self._first * 2.0 ** min(count, 99), LONGEST_WAIT) if count >= self._free else 0
 
-    def looked_at(self, name: str, *, right: bool) -> None:
+    def checked(self, name: str, *, right: bool) -> None:
         """A password for that name was right or wrong."""
         count = self._count(name) + 1
         self._wrong.pop(_remembered(name), None)
@@ -142,52 +140,3 @@ class Guesses:
 
 def _remembered(name: str) -> str:
     return one_spelling(name[:_NAMES])[:_NAMES]
-
-
-class Login:
-    """The passwords said on one connection: how long each takes, and how many there may be.
-
-    `idle` is how many seconds the client may be silent: no wrong password is answered later than
-    that.
-    """
-
-    def __init__(
-        self, accounts: Accounts, guesses: Guesses, limits: Limits, *, idle: float
-    ) -> None:
-        self._accounts, self._guesses = accounts, guesses
-        self._most = limits.login_failures
-        self._longest = min(idle, _LONGEST_WAIT)
-        self._delay = limits.login_delay
-        self._failures = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether the last wrong password that is allowed has been said."""
-        return self._failures >= self._most
-
-    async def attempt(
-        self,
-        name: str,
-        password: str,
-        pause: Callable[[float], Awaitable[bool]],
-        *,
-        acting_for: str = "",
-    ) -> str | None:
-        """The account that this opens, or `None`; after the wait that is due.
-
-        `pause` lets time pass that isn't counted as the client's silence, and returns whether the
-        client still listens. To act for somebody else is a right that no account here has (RFC 4616
-        section 2). Raises `EOFError` where the client didn't wait for the password to be looked at.
-        """
-        wait = self._guesses.wait(name)
-        if wait and not await pause(wait):
-            raise EOFError
-        account = self._accounts.log_in(name, password)
-        if acting_for and self._accounts.spelled(acting_for) != self._accounts.spelled(name):
-            account = None
-        self._guesses.looked_at(name, right=account is not None)
-        if account is None:
-            await pause(min(self._delay, self._longest))
-            self._delay = min(2 * self._delay, self._longest)
-            self._failures += 1
-        return account

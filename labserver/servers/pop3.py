@@ -2,8 +2,8 @@
 
 A client logs in, gets its maildrop for itself alone, looks at it and takes leave; only then are
 the messages it marked removed. The maildrop is the account's INBOX. Here lives the dialogue with
-one client and the locks on maildrops; not where mail rests (`store.py`), who may log in
-(`accounts.py`), or how octets travel (`network/`).
+one client; not where mail rests (`store.py`), who may log in (`setup.py`), which maildrops are
+locked (`maildrops.py`), or how octets travel (`network/`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
-from labserver.rules import Action, Limits, Occasion
-from labserver.servers.accounts import Accounts, Guesses, Login
+from labserver.listeners import Listener
 from labserver.servers.door import Door
+from labserver.servers.interpreter import Interpreter
 from labserver.servers.reader import Reader
-from labserver.servers.rulebook import Rulebook
-from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, Store, StoreError
+from labserver.servers.setup import Client, Setup, log_in
+from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, StoreError
 
 if TYPE_CHECKING:
-    import ssl  # only its names: Python in a browser has none
-
-    from labserver.network.recorder import Connection
+    from labserver.network.connection import Connection
 
 _log = logging.getLogger("labserver")
 
@@ -46,56 +44,18 @@ _PIECE_OCTETS = 256 * 1024
 """How much of a message is written before the client has to have read some of it."""
 
 
-class Maildrops:
-    """The exclusive-access locks on the maildrops of one lab (RFC 1939 section 4).
-
-    The lab's POP3 servers share them. IMAP and SMTP don't ask: a lock keeps out other POP3
-    clients, and a snapshot keeps this one's message-numbers right.
-    """
-
-    def __init__(self) -> None:
-        self._locked: set[str] = set()
-
-    def lock(self, account: str) -> bool:
-        """Lock the account's maildrop; `False` where another client has it."""
-        if account in self._locked:
-            return False
-        self._locked.add(account)
-        return True
-
-    def release(self, account: str) -> None:
-        """Give the maildrop back."""
-        self._locked.discard(account)
-
-
 class Pop3Server:
     """Answers the clients of one POP3 listener.
 
-    `hostname` is how it greets. `tls` lets a client ask for TLS with STLS; `implicit_tls` says
-    that the listener begins with TLS, so that there is nothing left to ask for.
-    `plaintext_login` says whether passwords are taken without TLS too: a lesson shows what that
-    means.
+    TLS is offered with STLS, or is on from the first octet where the listener is `implicit`.
+    Passwords are taken without TLS too, unless the setup's `plaintext_login` is false.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        accounts: Accounts,
-        guesses: Guesses,
-        *,
-        hostname: str,
-        limits: Limits,
-        rulebook: Rulebook,
-        maildrops: Maildrops,
-        tls: ssl.SSLContext | None = None,
-        implicit_tls: bool = False,
-        plaintext_login: bool = True,
-    ) -> None:
-        self.store, self.accounts, self.maildrops = store, accounts, maildrops
-        self.guesses = guesses
-        self.hostname, self.limits, self.rulebook = hostname, limits, rulebook
-        self.stls = None if implicit_tls else tls
-        self.plaintext_login = plaintext_login
+    def __init__(self, setup: Setup, listener: Listener) -> None:
+        self.setup, self.store, self.maildrops = setup, setup.store, setup.maildrops
+        self.hostname, self.limits = setup.hostname, setup.limits
+        self.stls = None if listener.implicit else setup.tls
+        self.plaintext_login = setup.plaintext_login is not False
 
     def factory(self) -> asyncio.Protocol:
         """The protocol of one new connection; to be called on the loop that will run it."""
@@ -148,7 +108,7 @@ class _Maildrop:
         return f"{count} {'message' if count == 1 else 'messages'} ({self.octets} octets)"
 
 
-class _GoneError(Exception):
+class _GoneError(ConnectionError):
     """There is nobody left to talk to: the client has gone, or was silent for too long."""
 
 
@@ -206,18 +166,15 @@ class Pop3Connection:
         self.name = ""
         """What USER said, if that was the last command."""
         self.door = Door()
-        limits = server.limits
-        self.login = Login(server.accounts, server.guesses, limits, idle=limits.pop3_idle)
         self.leaving = False
-        self.action: Action | None = None
-        """What the lab's rules want at the command being obeyed."""
-        self.passed = 0
-        """Octets sent of what it answers."""
+        address = self.connection.get_extra_info("peername")[0]
+        self.client = Client("POP3", address, self.pause, tls=self.connection.tls)
+        self.rules = Interpreter(server.setup.rulebook, self.client, self.last_words)
 
     async def run(self) -> None:
         """Greet, then obey one command after the other until the client has gone."""
         try:
-            if self.server.rulebook.written:
+            if self.rules.has_rules:
                 self.leaving = await self.refused_by_rule("greeting")
             if not self.leaving:
                 self.ok(f"{self.server.hostname} POP3 server ready")
@@ -230,7 +187,7 @@ class Pop3Connection:
                 if self.rest is not None:
                     await self.finish(self.rest)
                     self.rest = None
-        except _GoneError:
+        except ConnectionError:
             pass
         finally:
             # Whatever the end was: without QUIT nothing is removed (RFC 1939 section 6). The lock
@@ -265,7 +222,7 @@ class Pop3Connection:
         self.verb = verb = verb.upper()
         if verb != b"PASS":
             self.name = ""
-        if self.server.rulebook.written or self.action is not None:
+        if self.rules.has_rules or self.rules.action is not None:
             return self.obey_by_rules(verb, rest)
         return self.carry_out(verb, rest)
 
@@ -302,10 +259,10 @@ class Pop3Connection:
         self.err("too many unknown commands, good bye" if self.leaving else "unknown command")
 
     async def finish(self, rest: Coroutine[Any, Any, None]) -> None:
-        """Do what is left of a command. Raises `_GoneError`."""
+        """Do what is left of a command. Raises `ConnectionError` where nobody is left."""
         try:
             await rest
-        except _GoneError:
+        except ConnectionError:
             raise
         except Exception as error:  # our mistake: the client is still owed an answer
             self.failed(error)
@@ -330,7 +287,7 @@ class Pop3Connection:
 
     async def obey_by_rules(self, verb: bytes, rest: bytes) -> None:
         """Obey a command as far as the lab's rules let it be."""
-        self.action, self.passed = None, 0
+        self.rules.forget()
         text = rest.decode("utf-8", "surrogateescape")
         logging_in = self.maildrop is None and (
             bool(verb == b"PASS" and self.name and text)
@@ -344,31 +301,21 @@ class Pop3Connection:
         left = self.carry_out(verb, rest)
         if left is not None:
             await left
-        if self.leaving and self.action is not None and self.action.disconnect == "after":
-            self.hang_up()
+        if self.leaving:
+            self.rules.answers()
 
     async def refused_by_rule(self, command: str, who: str | None = None) -> bool:
-        """Wait, hang up or refuse, if that is what the rules want. Raises `_GoneError`."""
+        """Wait, hang up or refuse, if that is what the rules want. Raises `ConnectionError`."""
         if who is None:
             who = self.maildrop.account if self.maildrop is not None else self.name
-        client = self.connection.get_extra_info("peername")[0]
-        occasion = Occasion("POP3", command, who, client, self.maildrop is not None)
-        self.action = action = self.server.rulebook.ask(occasion)
-        if action is None:
-            return False
-        if action.delay:
-            await self.pause(action.delay)
-        if action.disconnect == "before":
-            self.hang_up()
-        if action.refuses:
-            self.written.append(action.reply.encode() + b"\r\n")
-        return action.refuses
+        self.rules.ask(command, who)
+        reply = await self.rules.refusal()
+        if reply:
+            self.written.append(reply.encode() + b"\r\n")
+        return bool(reply)
 
-    def hang_up(self) -> NoReturn:
-        self.written.clear()
-        if self.action is not None and self.action.reply:
-            self.written.append(self.action.reply.encode() + b"\r\n")
-        raise _GoneError
+    def last_words(self, octets: bytes) -> None:
+        self.written[:] = [octets]
 
     async def pause(self, seconds: float) -> bool:
         """Let time pass; `False` where the client said its last word before it was over."""
@@ -378,28 +325,17 @@ class Pop3Connection:
                 return False
         return True
 
-    async def send_by_rules(self, action: Action) -> None:
-        """Send what was written as far and as fast as the rules let it. Raises `_GoneError`."""
-        octets = b"".join(self.written)
-        if octets and action.disconnect == "after":
-            self.hang_up()
-        self.written.clear()
-        for piece, seconds in action.portions(octets, self.passed):
-            if self.connection.is_closing():
-                raise _GoneError
-            self.writer.write(piece)
-            self.passed += len(piece)
-            await asyncio.sleep(seconds)
-        if action.disconnect == "inside" and self.passed >= action.octets:
-            self.hang_up()
+    def write_portion(self, octets: bytes) -> None:
+        """Send a part of what a rule lets through. Raises `_GoneError`."""
+        if self.connection.is_closing():
+            raise _GoneError
+        self.writer.write(octets)
 
     # -- speaking and listening
 
     def ok(self, text: str = "") -> None:
         """Write a positive reply."""
-        reply = f"+OK {text}".rstrip()
-        if self.action is not None:
-            reply = self.action.instead_of(reply)
+        reply = self.rules.instead_of(f"+OK {text}".rstrip())
         self.written.append(reply.encode("ascii", "replace") + b"\r\n")
 
     def err(self, text: str) -> None:
@@ -440,10 +376,12 @@ class Pop3Connection:
     async def flush(self) -> None:
         """Send what was written; wait until the client has read most of it.
 
-        Raises `_GoneError`.
+        Raises `ConnectionError` where nobody is left to read it.
         """
-        if self.action is not None:
-            await self.send_by_rules(self.action)
+        if self.rules.action is not None:
+            octets = b"".join(self.written)
+            self.written.clear()
+            await self.rules.send(octets, self.write_portion)
         self.send()
         if self.connection.is_closing():
             raise _GoneError
@@ -535,14 +473,11 @@ class Pop3Connection:
 
     async def _log_in(self, name: str, password: str, acting_for: str = "") -> None:
         server = self.server
-        if server.rulebook.written and await self.refused_by_rule(self.verb.decode(), name):
+        if self.rules.has_rules and await self.refused_by_rule(self.verb.decode(), name):
             return
-        try:
-            account = await self.login.attempt(name, password, self.pause, acting_for=acting_for)
-        except EOFError as error:
-            raise _GoneError from error
+        account = await log_in(server.setup, self.client, name, password, acting_for=acting_for)
         if account is None:
-            self.leaving = self.login.over
+            self.leaving = self.client.dismissed
             self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
             return
         if not server.maildrops.lock(account):
@@ -557,6 +492,7 @@ class Pop3Connection:
         finally:
             if self.maildrop is None:
                 server.maildrops.release(account)
+        self.client.login = account
         self.ok(f"maildrop has {self.maildrop}")
 
     async def do_stls(self) -> None:
@@ -575,6 +511,7 @@ class Pop3Connection:
             await self.connection.start_tls(self.server.stls)
         except OSError as error:
             raise _GoneError from error
+        self.client.tls = True
 
     def do_quit(self) -> None:
         self.leaving = True

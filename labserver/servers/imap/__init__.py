@@ -27,15 +27,13 @@ from pysasl import SASLAuth
 from pysasl.hashing import Cleartext
 from pysasl.mechanism.plain import PlainMechanism
 
-from labserver.network.clock import Clock
+from labserver.listeners import Listener
 from labserver.rules import Limits
-from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.imap.commands import all_commands
 from labserver.servers.imap.connection import LINE_OCTETS, Connection
 from labserver.servers.imap.state import State
 from labserver.servers.reader import Reader
-from labserver.servers.rulebook import Rulebook
-from labserver.store import Store
+from labserver.servers.setup import Setup
 
 if TYPE_CHECKING:
     import ssl  # only its names: Python in a browser has none
@@ -83,31 +81,13 @@ class _Config(IMAPConfig):
 class ImapServer:
     """Answers the clients of one IMAP listener.
 
-    `hostname` is how it greets. `tls` lets a client ask for TLS with STARTTLS; `implicit_tls`
-    says that the listener begins with TLS, so that there is nothing left to ask for.
-    `plaintext_login` says whether passwords are taken without TLS too: a lesson shows what that
-    means.
+    TLS is offered with STARTTLS, or is on from the first octet where the listener is `implicit`.
+    Passwords are taken without TLS too, unless the setup's `plaintext_login` is false.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        accounts: Accounts,
-        guesses: Guesses,
-        *,
-        hostname: str,
-        clock: Clock,
-        limits: Limits,
-        rulebook: Rulebook,
-        tls: ssl.SSLContext | None,
-        implicit_tls: bool = False,
-        plaintext_login: bool = True,
-    ) -> None:
-        self._store, self._accounts, self._guesses = store, accounts, guesses
-        self._clock, self._limits, self._rulebook = clock, limits, rulebook
-        self._offers_tls = tls is not None and not implicit_tls
-        self._takes_passwords = implicit_tls or plaintext_login
-        self._config = _Config(hostname, limits, tls)
+    def __init__(self, setup: Setup, listener: Listener) -> None:
+        self._setup, self._listener = setup, listener
+        self._config = _Config(setup.hostname, setup.limits, setup.tls)
         self._commands = self._config.commands
 
     def factory(self) -> asyncio.Protocol:
@@ -118,22 +98,11 @@ class ImapServer:
         connection = Connection(
             self._commands,
             self._config,
-            self._limits,
+            self._setup,
             cast(Reader, reader),
             writer,
-            self._rulebook,
         )
-        state = State(
-            self._config,
-            self._store,
-            self._accounts,
-            self._guesses,
-            clock=self._clock,
-            limits=self._limits,
-            offers_tls=self._offers_tls,
-            takes_passwords=self._takes_passwords,
-            wire=connection,
-        )
+        state = State(self._config, self._setup, self._listener, connection.client, wire=connection)
         try:
             await connection.run(state)
         finally:

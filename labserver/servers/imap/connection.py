@@ -12,9 +12,8 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from proxyprotocol.sock import SocketInfoLocal
 from pymap.concurrent import Subsystem
@@ -42,7 +41,6 @@ from pysasl.creds.server import ServerCredentials
 from pysasl.exception import AuthenticationError
 from pysasl.mechanism import ChallengeResponse, ServerChallenge
 
-from labserver.rules import Action, Limits, Occasion
 from labserver.servers.door import Door
 from labserver.servers.imap.atoms import HALF_A_TAG, Tag
 from labserver.servers.imap.commands import (
@@ -52,12 +50,13 @@ from labserver.servers.imap.commands import (
     fetch_command,
 )
 from labserver.servers.imap.state import State
+from labserver.servers.interpreter import Interpreter
 from labserver.servers.reader import Reader
-from labserver.servers.rulebook import Rulebook
+from labserver.servers.setup import Client, Setup
 from labserver.store import DamagedMessage, NoRoom, StoreError
 
 if TYPE_CHECKING:
-    from labserver.network.recorder import Connection as Transport
+    from labserver.network.connection import Connection as Transport
 
 _log = logging.getLogger("labserver")
 T = TypeVar("T")
@@ -113,22 +112,17 @@ class Connection(IMAPConnection):
         self,
         commands: Commands,
         config: IMAPConfig,
-        limits: Limits,
+        setup: Setup,
         reader: Reader,
         writer: asyncio.StreamWriter,
-        rulebook: Rulebook,
     ) -> None:
         super().__init__(commands, config, reader, writer, SocketInfoLocal(writer))
-        self._rulebook = rulebook
-        self._action: Action | None = None
-        """What the lab's rules want at the command being obeyed."""
-        self._appending: Action | None = None
-        """What they want at an APPEND that is still being read."""
-        self._passed = 0
-        """Octets of content that have passed, in or out."""
-        self._account = ""
-        """Who has logged in."""
-        self._limits = limits
+        address = self.transport.get_extra_info("peername")[0]
+        self.client = Client("IMAP", address, self.pause, tls=self.transport.tls)
+        self._rules = Interpreter(setup.rulebook, self.client, self._last_words)
+        self._appending = False
+        """The rules have been asked about an APPEND that is still being read."""
+        self._limits = setup.limits
         self._incoming = reader
         self._output = _Output()
         self._most_appended = _LITERAL_OCTETS
@@ -253,11 +247,11 @@ class Connection(IMAPConnection):
 
     async def _write(self, resp: Response) -> None:
         await resp.async_write(self._output)
-        if self._action is not None and isinstance(resp, ResponseOk):
+        if self._rules_hold and isinstance(resp, ResponseOk):
             octets = b"".join(self._output.take())
             before, end, last = octets[:-2].rpartition(b"\r\n")
             tag, _, said = last.partition(b" ")
-            reply = self._action.instead_of(said.decode("utf-8", "replace"))
+            reply = self._rules.instead_of(said.decode("utf-8", "replace"))
             self._output.write(before + end + tag + b" " + reply.encode() + b"\r\n")
 
     def send(self) -> None:
@@ -267,8 +261,8 @@ class Connection(IMAPConnection):
 
     async def flush(self) -> None:
         """Send what was written; wait until the client has read most of it."""
-        if self._action is not None:
-            await self._send_by_rules(self._action, b"".join(self._output.take()))
+        if self._rules_hold:
+            await self._rules.send(b"".join(self._output.take()), self._write_portion)
         self.send()
         if not self.transport.get_write_buffer_size() and not self.transport.is_closing():
             return
@@ -304,8 +298,8 @@ class Connection(IMAPConnection):
     async def run(self, state: ConnectionState) -> None:
         """Greet, then obey one command after the other until one side ends the connection."""
         try:
-            if self._rulebook.written:
-                self._action = self._ask("greeting")
+            if self._rules.has_rules:
+                self._ask("greeting")
                 await self._carry_out(b"*")
             await self.write_response(await state.do_greeting())
             while await self._obey_one(cast(State, state)):
@@ -328,8 +322,8 @@ class Connection(IMAPConnection):
 
     async def _obey_one(self, state: State) -> bool:
         """Obey one command; whether there may be another one."""
-        self._action, self._appending, self._passed = None, None, 0
-        self._account = state.session.owner if state.logged_in else ""
+        self._rules.forget()
+        self._appending = False
         command = await self.read_command(state)
         response = self._answered
         if response is None:
@@ -349,7 +343,7 @@ class Connection(IMAPConnection):
         self._bad_commands = self._bad_commands + 1 if response.is_bad else 0
         if self._bad_commands == _BAD_COMMANDS:
             raise _FarewellError(b"That is no IMAP.", b"CLIENTBUG")
-        if state.logins.over:
+        if self.client.dismissed:
             raise _FarewellError(b"That was the last wrong password here.")
         if isinstance(command, StartTLSCommand) and isinstance(response, ResponseOk):
             return await self._begin_tls()
@@ -359,7 +353,7 @@ class Connection(IMAPConnection):
         """Obey a quick FETCH as it comes; whether that was all, so that it need not be read."""
         if self._commands >= self._limits.session_commands:
             return False
-        if self._rulebook.written or self.transport.get_write_buffer_size():
+        if self._rules.has_rules or self.transport.get_write_buffer_size():
             return False  # it waits for the rules, or for what the client hasn't read yet
         command = fetch_command(memoryview(line))
         if command is None or not state.is_quick(command):
@@ -421,8 +415,8 @@ class Connection(IMAPConnection):
         except (AuthenticationError, _TooBigError) as error:
             text = str(error) or "That is too long."
             return ResponseBad(command.tag, text.encode("ascii", "replace"))
-        if self._rulebook.written:
-            self._action = self._ask("AUTHENTICATE", credentials.authcid if credentials else "")
+        if self._rules.has_rules:
+            self._ask("AUTHENTICATE", credentials.authcid if credentials else "")
             if refusal := await self._carry_out(command.tag):
                 return refusal
         return await state.do_authenticate(command, credentials)
@@ -453,95 +447,70 @@ class Connection(IMAPConnection):
 
     # -- what goes wrong on purpose
 
-    def _ask(self, command: str, who: str | None = None) -> Action | None:
-        """What the rules want at this command, about that account or who has logged in."""
-        client = self.transport.get_extra_info("peername")[0]
-        address = self._account if who is None else who
-        return self._rulebook.ask(
-            Occasion("IMAP", command, address, client, logged_in=bool(self._account))
-        )
+    @property
+    def _rules_hold(self) -> bool:
+        """Whether rules want something of what is written now."""
+        return self._rules.action is not None and not self._appending
+
+    def _ask(self, command: str, who: str | None = None) -> None:
+        """Ask what the rules want at this command, about that account or who has logged in."""
+        self._rules.ask(command, self.client.login if who is None else who)
 
     async def _refused_by_rule(self, state: State, command: Command) -> CommandResponse | None:
         """The reply that a rule gives instead of having the command obeyed, if one does."""
         name, who = command.command, None
         if isinstance(command, InvalidCommand):
             name = (command.command_name or b"").upper()
-        if self._appending is not None:
-            # Its content has come: nothing of that is left to be done.
-            inside = self._appending.disconnect == "inside"
-            self._action = replace(
-                self._appending, pace=0.0, disconnect="" if inside else self._appending.disconnect
-            )
-        elif not self._rulebook.written:
+        if self._appending:
+            self._appending = False
+            self._rules.content_has_come()
+        elif not self._rules.has_rules:
             return None
         elif isinstance(command, AuthenticateCommand) and not state.logged_in:
             return None  # asked when it is known whose login it is
         else:
             if isinstance(command, LoginCommand):
                 who = command.userid.decode("utf-8", "replace")
-            self._action = self._ask(name.decode("ascii", "replace"), who)
+            self._ask(name.decode("ascii", "replace"), who)
         return await self._carry_out(command.tag)
 
     async def _carry_out(self, tag: bytes) -> CommandResponse | None:
         """Wait, hang up or refuse, if that is what the rules want."""
-        action = self._action
-        if action is None:
+        reply = await self._rules.refusal()
+        if not reply:
             return None
-        if action.delay:
-            await self.pause(action.delay)
-        if action.disconnect == "before":
-            self._hang_up(action)
-        if not action.refuses:
-            return None
-        word, _, text = action.reply.removeprefix("* ").partition(" ")
+        word, _, text = reply.removeprefix("* ").partition(" ")
         if word == "BYE":
             raise _FarewellError(text.encode())
         return (ResponseNo if word == "NO" else ResponseBad)(tag, text.encode())
 
-    def _hang_up(self, action: Action) -> NoReturn:
-        if action.reply:
-            self.writer.write(action.reply.encode() + b"\r\n")
-        raise ConnectionAbortedError("A rule ended the connection.")
+    def _last_words(self, octets: bytes) -> None:
+        self._output.take()
+        self.writer.write(octets)
+
+    def _write_portion(self, octets: bytes) -> None:
+        """Send a part of what a rule lets through. Raises `ConnectionError`."""
+        if self.transport.is_closing():
+            raise ConnectionAbortedError("The client has gone.")
+        self.writer.write(octets)
 
     def _announce(self, line: bytes) -> None:
         """A literal follows; where it is a message, the rules are asked now."""
-        if self._rulebook.written and self._appending is None and _APPEND.match(line):
-            self._appending = self._ask("APPEND") or Action()
+        if self._rules.has_rules and not self._appending and _APPEND.match(line):
+            self._appending = True
+            self._ask("APPEND")
 
     async def _literal(self, octets: int) -> bytes:
         """The octets of a literal, as far and as fast as the rules let them."""
-        action = self._appending
-        if action is not None and action.stall and not self._passed:
-            await self.pause(action.stall)
-        if action is None or not (action.pace or action.disconnect == "inside"):
+        if not self._appending:
             return await self._within(self.reader.readexactly(octets))
+        await self._rules.begin_content()
         literal = bytearray()
-        while True:
-            left = octets - len(literal)
-            if action.disconnect == "inside":
-                left = min(left, action.octets - self._passed)
-                if left <= 0 and self._passed >= action.octets:
-                    self._hang_up(action)
-            if left <= 0:
-                return bytes(literal)
-            size = min(left, int(action.pace) or left)
+        while len(literal) < octets:
+            size = self._rules.portion(octets - len(literal))
             literal += await self._within(self.reader.readexactly(size))
-            self._passed += size
-            if action.pace:
-                await asyncio.sleep(size / action.pace)
-
-    async def _send_by_rules(self, action: Action, octets: bytes) -> None:
-        """Send that as far and as fast as the rules let it. Raises `OSError`."""
-        if octets and action.disconnect == "after":
-            self._hang_up(action)
-        for piece, seconds in action.portions(octets, self._passed):
-            if self.transport.is_closing():
-                raise ConnectionAbortedError("The client has gone.")
-            self.writer.write(piece)
-            self._passed += len(piece)
-            await asyncio.sleep(seconds)
-        if action.disconnect == "inside" and self._passed >= action.octets:
-            self._hang_up(action)
+            await self._rules.passed(size)
+        return bytes(literal)
 
     async def _begin_tls(self) -> bool:
         context = self.config.ssl_context
@@ -552,6 +521,7 @@ class Connection(IMAPConnection):
             await self.transport.start_tls(context)
         except OSError:
             return False
+        self.client.tls = True
         return True
 
     # -- IDLE

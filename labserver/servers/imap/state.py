@@ -6,7 +6,7 @@ A `State` is one client's way through the states of RFC 3501 section 3, from the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from pymap.concurrent import Event
 from pymap.config import IMAPConfig
@@ -44,16 +44,14 @@ from pymap.selected import SelectedMailbox
 from pysasl.creds.server import ServerCredentials
 from pysasl.identity import Identity
 
-from labserver.network.clock import Clock
-from labserver.rules import Limits
-from labserver.servers.accounts import Accounts, Guesses, Login
+from labserver.listeners import Listener
 from labserver.servers.imap import commands, fetch
 from labserver.servers.imap.atoms import Refused
 from labserver.servers.imap.fetch import Fetched, Items
 from labserver.servers.imap.mailboxes import Expunged, Session, Snapshot
 from labserver.servers.imap.names import DELIMITER, MailboxName
 from labserver.servers.imap.selected import Selected
-from labserver.store import Store
+from labserver.servers.setup import Client, Setup, log_in
 
 _Answer: TypeAlias = tuple[CommandResponse, SelectedMailbox | None]
 
@@ -108,35 +106,24 @@ class _Password(Identity):
         return None
 
 
-class Wire(fetch.Wire, Protocol):
-    """What a state needs of its connection."""
-
-    async def pause(self, seconds: float) -> bool:
-        """Let time pass; `False` where the client said its last word before it was over."""
-
-
 class State(ConnectionState):
     """One client's state."""
 
     def __init__(
         self,
         config: IMAPConfig,
-        store: Store,
-        accounts: Accounts,
-        guesses: Guesses,
+        setup: Setup,
+        listener: Listener,
+        client: Client,
         *,
-        clock: Clock,
-        limits: Limits,
-        offers_tls: bool,
-        takes_passwords: bool,
-        wire: Wire,
+        wire: fetch.Wire,
     ) -> None:
         # pymap would only ask it in `_login`, which is our own.
         super().__init__(cast(LoginInterface, None), config)
-        self._store, self._clock, self._limits = store, clock, limits
-        self._offers_tls, self._takes_passwords = offers_tls, takes_passwords
-        self._wire = wire
-        self.logins = Login(accounts, guesses, limits, idle=limits.imap_idle)
+        self._setup, self._store, self._limits = setup, setup.store, setup.limits
+        self._client, self._wire = client, wire
+        self._offers_tls = setup.tls is not None and not listener.implicit
+        self._takes_passwords = listener.implicit or setup.plaintext_login is not False
 
     @property
     def logged_in(self) -> bool:
@@ -229,13 +216,15 @@ class State(ConnectionState):
         return (refusal, None) if refusal else await super().do_login(cmd)
 
     async def _login(self, creds: ServerCredentials) -> Session:
-        account = await self.logins.attempt(
-            creds.authcid, _Password(creds).said, self._wire.pause, acting_for=creds.authzid
+        password = _Password(creds).said
+        account = await log_in(
+            self._setup, self._client, creds.authcid, password, acting_for=creds.authzid
         )
         if account is None:
             raise InvalidAuth("Wrong name or password.")
         self._store.ensure_mailbox(account, "INBOX")
-        return Session(self.config, self._store, self._clock, account)
+        self._client.login = account
+        return Session(self.config, self._store, self._setup.clock, account)
 
     # -- authenticated
 

@@ -18,10 +18,10 @@ from aiosmtpd.smtp import Envelope as AiosmtpdEnvelope
 from aiosmtpd.smtp import Session as SmtpSession
 
 from labserver.message import Envelope
-from labserver.rules import Action, Occasion
-from labserver.servers.accounts import Login
 from labserver.servers.addresses import Path, read_path, too_long
 from labserver.servers.door import Door
+from labserver.servers.interpreter import Interpreter
+from labserver.servers.setup import Client, log_in
 from labserver.servers.smtp.parameters import RefusedError, mail_parameters, rcpt_parameters
 from labserver.transcript import readable
 
@@ -51,8 +51,6 @@ _BEFORE_TLS = ("EHLO", "NOOP", "QUIT", "STARTTLS")
 _TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 """What can't stand in a command; TAB counts as a blank."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-"""A name that may stand in a header field."""
 _SMTPUTF8_PARAMETER = re.compile(r" +SMTPUTF8\Z", re.IGNORECASE)
 _BDAT = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
@@ -95,9 +93,8 @@ class Transaction(AiosmtpdEnvelope):
         self.parameters: tuple[str, ...] = ()
         self.recipients: list[str] = []
         self.recipient_parameters: list[tuple[str, ...]] = []
-        self.accounts: list[str] = []
+        self.accounts: list[str | None] = []
         """Whose mail it is, for each recipient."""
-        self.protocol = "SMTP"
         # aiosmtpd's envelope holds octets here; a lab's holds them with what is known of them.
         self.content: _Content | None = None  # type: ignore[assignment]
         """What BDAT has brought so far."""
@@ -161,25 +158,24 @@ class SmtpConnection(SMTP):
         self._heard = 0.0
         self._commands = 0
         self._door = Door()
-        limits = server.limits
-        self._login = Login(server.accounts, server.guesses, limits, idle=limits.smtp_idle)
+        self._setup = setup = server.setup
+        self._client = Client("SMTP", "", self._pause)
+        self._rules = Interpreter(setup.rulebook, self._client, self._last_words)
         self._claim: tuple[str, str, str] | None = None
         """Name and password just given, and for whom the client wants to act."""
         self._acting_for = ""
-        self._action: Action | None = None
-        """What the lab's rules want at the command being obeyed."""
         self._nameless = ""
         """The mechanism of a login that hasn't said yet whose it is."""
         super().__init__(
             None,
-            hostname=server.hostname,
-            data_size_limit=server.limits.message,
+            hostname=setup.hostname,
+            data_size_limit=setup.limits.message,
             enable_SMTPUTF8=True,
-            tls_context=server.tls,
-            require_starttls=server.submission and not server.plaintext_login,
-            auth_required=server.submission,
+            tls_context=setup.tls,
+            require_starttls=server.listener.submission and not server.plaintext_login,
+            auth_required=server.listener.submission,
             authenticator=self._note_claim,
-            timeout=server.limits.smtp_idle,
+            timeout=setup.limits.smtp_idle,
             loop=asyncio.get_running_loop(),
         )
         # aiosmtpd warns of this where it is asked for; in a lab it is meant.
@@ -193,7 +189,9 @@ class SmtpConnection(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._server.implicit_tls:
+        peer: Any = self._now.peer
+        self._client.address = peer[0]
+        if self._server.listener.implicit:
             self._under_tls()
 
     def _under_tls(self) -> None:
@@ -201,6 +199,7 @@ class SmtpConnection(SMTP):
         assert self.transport is not None
         tls: Any = self.transport.get_extra_info("ssl_object")
         self._tls_protocol = tls
+        self._client.tls = True
         self._now.ssl = {"ssl_object": tls}
 
     @property
@@ -240,22 +239,27 @@ class SmtpConnection(SMTP):
         if self._list is not None:
             self._list.append(status)
             return
-        enhanced = _ENHANCED.get(status[:3]) if isinstance(status, str) else None
-        if enhanced and self._now.extended_smtp and not _OWN_CODE.match(status):
-            status = f"{status[:4]}{enhanced} {status[4:]}"
-        if isinstance(status, str) and not (status.isascii() and status.isprintable()):
+        if isinstance(status, bytes):
+            await self._send(status[:_REPLY_OCTETS])
+        else:
+            await self._send("\r\n".join(map(self._reply_line, status.split("\r\n"))))
+
+    def _reply_line(self, line: str) -> str:
+        enhanced = _ENHANCED.get(line[:3])
+        if enhanced and self._now.extended_smtp and not _OWN_CODE.match(line):
+            line = f"{line[:4]}{enhanced} {line[4:]}"
+        if not (line.isascii() and line.isprintable()):
             # What a client said is told back as something that can't disturb another.
-            status = readable(status.encode("utf-8", "surrogateescape"))
-        await self._send(status if len(status) <= _REPLY_OCTETS else status[:_REPLY_OCTETS])
+            line = readable(line.encode("utf-8", "surrogateescape"))
+        return line[:_REPLY_OCTETS]
 
     async def _send(self, reply: str | bytes) -> None:
         """Send a reply as it is (those to HELO and EHLO have no code: RFC 2034 section 4)."""
         if isinstance(reply, str):
             reply = reply.encode("ascii", "backslashreplace")
-        if self._action is not None:
-            if self._action.disconnect == "after":
-                self._hang_up()
-            reply = self._action.instead_of(reply.decode()).encode()
+        if self._rules.action is not None:
+            self._rules.answers()
+            reply = self._rules.instead_of(reply.decode()).encode()
         self._writer.write(reply + b"\r\n")
         await self._writer.drain()
 
@@ -280,13 +284,15 @@ class SmtpConnection(SMTP):
     async def _handle_client(self) -> None:
         """Greet, then obey one command after the other until one side ends the session."""
         try:
-            if self._server.rulebook.written:
+            if self._rules.has_rules:
                 await self._greet_by_rules()
             await self.push(f"220 {self.hostname} ESMTP ready")
             while True:
                 try:
                     await self._obey_one()
                 except RefusedError as refused:
+                    if refused.reply.startswith("421"):
+                        raise _GoodbyeError(refused.reply) from None
                     await self.push(refused.reply)
                 except _AnsweredError:
                     pass
@@ -305,7 +311,7 @@ class SmtpConnection(SMTP):
     async def _obey_one(self) -> None:
         line = await self._line(_CREDENTIAL_OCTETS)
         self._commands += 1
-        if self._commands > self._server.limits.session_commands:
+        if self._commands > self._setup.limits.session_commands:
             raise _GoodbyeError("421 4.7.0 Too many commands in one session, goodbye")
         if line is None:
             raise RefusedError("500 5.5.2 Command line too long")
@@ -319,7 +325,7 @@ class SmtpConnection(SMTP):
         verb = verb_octets.upper().decode("ascii", "replace")
         if not verb or "\ufffd" in verb:
             raise RefusedError("500 5.5.2 Error: bad syntax")
-        if self._server.rulebook.written or self._action is not None:
+        if self._rules.has_rules or self._rules.action is not None:
             await self._meet_rules(verb, argument.decode("utf-8", "surrogateescape"))
         longest = _LONGER_COMMANDS.get(verb) if self._now.extended_smtp else None
         if len(line) + 2 > (longest or _COMMAND_OCTETS):
@@ -345,12 +351,12 @@ class SmtpConnection(SMTP):
         try:
             await self._carry_out()
         except _AnsweredError:
-            self._action = None
+            self._rules.forget()
             await self._turned_away()
 
     async def _turned_away(self) -> NoReturn:
         """All that is left to say is QUIT (RFC 5321 section 3.1)."""
-        for _ in range(self._server.limits.session_commands):
+        for _ in range(self._setup.limits.session_commands):
             line = await self._line(_CREDENTIAL_OCTETS)
             if line is not None and line.strip().upper() == b"QUIT":
                 raise _GoodbyeError("221 Bye")
@@ -359,7 +365,8 @@ class SmtpConnection(SMTP):
 
     async def _meet_rules(self, verb: str, argument: str) -> None:
         """Let the rules have their way before a command is looked at."""
-        self._action, self._nameless = None, ""
+        self._rules.forget()
+        self._nameless = ""
         address = None
         if verb == "BDAT":
             return  # its octets come whatever is said
@@ -385,61 +392,26 @@ class SmtpConnection(SMTP):
     ) -> None:
         """Ask what the rules want at this command, about that address or whoever sends."""
         mail = mail or self.envelope
-        account = self._now.auth_data or ""
-        peer: Any = self._now.peer
-        occasion = Occasion(
-            "SMTP",
+        self._rules.ask(
             command,
-            account or mail.reverse_path if address is None else address,
-            client=peer[0],
-            logged_in=bool(account),
+            self._client.login or mail.reverse_path if address is None else address,
             reverse_path=mail.reverse_path if mail.begun else None,
             recipients=len(mail.recipients),
             text=text,
         )
-        self._action = self._server.rulebook.ask(occasion)
 
     async def _carry_out(self) -> None:
         """Wait, hang up or refuse, if that is what the rules want."""
-        action = self._action
-        if action is None:
-            return
-        if action.delay:
-            try:
-                await self._pause(action.delay)
-            except asyncio.CancelledError:
-                action.not_taken()
-                raise
-        if action.disconnect == "before":
-            self._hang_up()
-        if action.refuses:
-            self._writer.write(action.reply.encode() + b"\r\n")
-            if action.ends:
+        reply = await self._rules.refusal()
+        if reply:
+            self._last_words(reply.encode() + b"\r\n")
+            if reply.startswith("421"):
                 raise ConnectionAbortedError("A rule ended the session.")
             await self._writer.drain()
             raise _AnsweredError
 
-    def _hang_up(self) -> NoReturn:
-        if self._action is not None and self._action.reply:
-            self._writer.write(self._action.reply.encode() + b"\r\n")
-        raise ConnectionAbortedError("A rule ended the connection.")
-
-    async def _begin_content(self) -> None:
-        """The content comes now, unless the rules want something else."""
-        if self._action is not None:
-            if self._action.stall:
-                await self._pause(self._action.stall)
-            await self._passed(0, 0)
-
-    async def _passed(self, octets: int, piece: int) -> None:
-        """So much of the content has passed, the last piece of it just now."""
-        action = self._action
-        if action is None:
-            return
-        if action.pace:
-            await self._pause(piece / action.pace)
-        if action.disconnect == "inside" and octets >= action.octets:
-            self._hang_up()
+    def _last_words(self, octets: bytes) -> None:
+        self._writer.write(octets)
 
     async def _pause(self, seconds: float) -> bool:
         """Let time pass; it isn't the client who is silent meanwhile.
@@ -476,6 +448,7 @@ class SmtpConnection(SMTP):
             await answering
         finally:
             lines, self._list = self._list, None
+            self._client.name = self._now.host_name or ""
         return lines
 
     @syntax("QUIT")
@@ -509,6 +482,8 @@ class SmtpConnection(SMTP):
         peer = self._now.peer
         self.session = self._create_session()
         self.session.peer = peer
+        # Nothing that was said before counts any more.
+        self._client.name = self._client.login = ""
         self._under_tls()
 
     # -- AUTH (RFC 4954)
@@ -524,12 +499,12 @@ class SmtpConnection(SMTP):
         if self._claim is None:
             return  # nothing came of it, and the client has been told
         name, password, identity = self._claim
-        account = await self._login.attempt(name, password, self._pause, acting_for=identity)
+        account = await log_in(self._setup, self._client, name, password, acting_for=identity)
         if account is None:
-            if self._login.over:
+            if self._client.dismissed:
                 raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
             raise RefusedError("535 5.7.8 Authentication credentials invalid")
-        self._now.authenticated, self._now.auth_data = True, account
+        self._now.authenticated, self._client.login = True, account
         await self.push("235 2.7.0 Authentication successful")
 
     async def auth_PLAIN(self, _: SMTP, args: list[str]) -> AuthResult:
@@ -602,15 +577,15 @@ class SmtpConnection(SMTP):
         server, session = self._server, self._now
         begun = Transaction()
         begun.parameters = mail_parameters(
-            path.parameters, most=server.limits.message, submission=server.submission
+            path.parameters, most=self._setup.limits.message, submission=server.listener.submission
         )
-        reply = server.sender(path.address, begun, session.auth_data or "")
+        reply = await server.sender(self._client, path.address, begun)
         begun.begun, begun.reverse_path = True, path.address
+        self._client.transmission = "SMTP"
         if session.extended_smtp:
-            # RFC 3848, RFC 6531 section 4.3.
-            begun.protocol = (
+            self._client.transmission = (
                 f"{'UTF8SMTP' if 'SMTPUTF8' in begun.parameters else 'ESMTP'}"
-                f"{'S' if session.ssl else ''}{'A' if session.authenticated else ''}"
+                f"{'S' if self._client.tls else ''}{'A' if self._client.login else ''}"
             )
         self.envelope = begun
         await self.push(reply)
@@ -625,7 +600,7 @@ class SmtpConnection(SMTP):
             raise RefusedError("503 The message is already under way; say RSET to begin anew")
         path = self._path(arg, "TO:", "RCPT")
         parameters = rcpt_parameters(path.parameters)
-        account, reply = self._server.recipient(path.address, transaction)
+        account, reply = await self._server.recipient(self._client, path.address, transaction)
         transaction.recipients.append(path.address)
         transaction.recipient_parameters.append(parameters)
         transaction.accounts.append(account)
@@ -645,7 +620,7 @@ class SmtpConnection(SMTP):
         await self.push("354 End data with <CR><LF>.<CR><LF>")
         content = await self._dotted_content()
         transaction, self.envelope = self.envelope, Transaction()
-        if self._server.rulebook.written or self._action is not None:
+        if self._rules.has_rules or self._rules.action is not None:
             begins = (content or b"")[:_TOLD_OCTETS].decode("utf-8", "replace")
             self._ask("end of data", mail=transaction, text=begins)
             await self._carry_out()
@@ -657,12 +632,12 @@ class SmtpConnection(SMTP):
         Only CRLF ends a line (RFC 5321 section 4.1.1.4). Each piece that is read ends in a dot
         and CRLF, which is the end if a line began with that dot. Rules want it line by line.
         """
-        most = self._server.limits.message
+        most = self._setup.limits.message
         # Dots added for transparency don't count; no message gets longer by them than by a third.
         content = _Content(most + most // 3 + 3)
         tail = b"\r\n"
-        until = b".\r\n" if self._action is None else b"\n"
-        await self._begin_content()
+        until = b".\r\n" if self._rules.action is None else b"\n"
+        await self._rules.begin_content()
         while True:
             try:
                 piece = await self._reader.readuntil(until)
@@ -672,8 +647,7 @@ class SmtpConnection(SMTP):
             tail = (tail + piece[-5:])[-5:]
             if tail == b"\r\n.\r\n":
                 break
-            if self._action is not None:
-                await self._passed(content.octets, len(piece))
+            await self._rules.passed(len(piece))
         octets = content.joined()[:-3]
         if octets.startswith(b"."):
             octets = octets[1:]
@@ -687,12 +661,12 @@ class SmtpConnection(SMTP):
         if given is None:
             raise RefusedError("501 Syntax: BDAT size [LAST]")
         transaction, octets, last = self.envelope, int(given[1]), bool(given[2])
-        if self._server.rulebook.written:
+        if self._rules.has_rules:
             self._ask("BDAT LAST" if last else "BDAT")
         refusal = self._refusal_of_chunk()
         content = transaction.content
         if content is None:
-            content = _Content(0 if refusal else self._server.limits.message)
+            content = _Content(0 if refusal else self._setup.limits.message)
         try:
             await self._read_chunk(content, octets)
             await self._carry_out()
@@ -705,8 +679,7 @@ class SmtpConnection(SMTP):
             transaction.failed = True
             raise
         except BaseException:
-            if self._action is not None:
-                self._action.not_taken()
+            self._rules.not_taken()
             raise
         transaction.content = content
         if not last:
@@ -717,15 +690,14 @@ class SmtpConnection(SMTP):
 
     async def _read_chunk(self, content: _Content, octets: int) -> None:
         left = octets
-        await self._begin_content()
+        await self._rules.begin_content()
         while left:
-            piece = await self._reader.read(min(left, _READ_OCTETS))
+            piece = await self._reader.read(self._rules.portion(min(left, _READ_OCTETS)))
             if not piece:
                 raise asyncio.IncompleteReadError(b"", left)
             content.add(piece)
             left -= len(piece)
-            if self._action is not None:
-                await self._passed(octets - left, len(piece))
+            await self._rules.passed(len(piece))
 
     def _refusal_of_chunk(self) -> str:
         """Why BDAT can't be obeyed now; empty where it can."""
@@ -740,22 +712,20 @@ class SmtpConnection(SMTP):
         return "" if self.envelope.recipients else "503 Error: need RCPT command"
 
     async def _taken(self, transaction: Transaction, content: bytes | None) -> str:
-        """The reply to a whole message."""
+        """The reply to a whole message. Raises `RefusedError`."""
         if content is None:
             reply = "552 Error: Too much mail data"
         elif max(map(len, content.split(b"\r\n"))) > _TEXT_LINE_OCTETS:
             reply = "500 Line too long (see RFC5321 4.5.3.1.6)"
         else:
-            reply = await self._server.deliver(transaction, content, self._trace())
-        if self._action is not None and not reply.startswith("250"):
-            self._action.not_taken()
+            try:
+                reply = await self._server.deliver(self._client, transaction, content)
+            except BaseException:
+                self._rules.not_taken()
+                raise
+        if not reply.startswith("2"):
+            self._rules.not_taken()
         return reply
-
-    def _trace(self) -> str:
-        """What the Received field says of the client (RFC 5321 section 4.4)."""
-        peer: Any = self._now.peer
-        name = self._now.host_name or ""
-        return f"{name if _HOST_NAME.fullmatch(name) else 'unknown'} ([{peer[0]}])"
 
     # -- what else there is
 
