@@ -455,11 +455,10 @@ class Lab:
         return account
 
     def no_account(self, address: str) -> str:
-        """The sentence that tells of an account that isn't there which ones are."""
-        known = ", ".join(self.accounts)
-        if not known:
-            return f"This lab has no account {address}; it has none at all."
-        return f"This lab has no account {address}; it has {known}."
+        """The sentence for an address that is no account of this lab's."""
+        if not self.accounts:
+            return "This lab has no accounts, so it keeps no mail for anybody."
+        return f"This lab has no account {address}; it has {', '.join(self.accounts)}."
 
     # -- the end
 

@@ -176,7 +176,7 @@ def test_rules_and_their_seed_are_passed_on(project: Project) -> None:
         (
             "catchall=True",
             "The marker mail_lab takes accounts, network, data, catch_all, hostname, limits, "
-            "ports, rules, seed, plaintext_login, not catchall.",
+            "ports, rules, seed, plaintext_login, policy, not catchall.",
         ),
         ("rules=['x']", "Rules are a list of Reply, Delay, *, not 'x'."),
         ("seed='x'", "A seed is a whole number, not 'x'."),

@@ -134,7 +134,7 @@ def _login(lab: Lab, name: str) -> str:
         if address.casefold() == name.casefold():
             return address
     if name:
-        raise UsageError(f"This lab has no account {name}; it has {', '.join(lab.accounts)}.")
+        raise UsageError(lab.no_account(name))
     return ""
 
 

@@ -36,7 +36,7 @@ class State:
         for name, (host, port) in self.listeners.items():
             where = f"{host}:{port}  " if self.ports else ""
             rows.append(f"  {name:12} {where}{_purpose(name)}".rstrip())
-        rows.append("Accounts:")
+        rows.append(self._accounts_head)
         for address, password in self.accounts.items():
             secret = f"  password {password}" if self.passwords else ""
             rows.append(f"  {address}{secret}  {self._holds(address)}".rstrip())
@@ -66,10 +66,14 @@ class State:
         ]
         body = (
             _list("Listeners", "three", listeners)
-            + _list("Accounts", "three", accounts)
+            + _list(self._accounts_head.rstrip(":"), "three", accounts)
             + _list(f"Sessions: {self._count()}", "two", recent)
         )
         return card(f"Lab {self.hostname}", body, "closed" if self.closed else "")
+
+    @property
+    def _accounts_head(self) -> str:
+        return "Accounts:" if self.accounts else "Accounts: none"
 
     def _holds(self, address: str) -> str:
         boxes = self.mailboxes.get(address, {})

@@ -112,5 +112,5 @@ def compose(
         expect(f"compose({name}=…)", text, str)
     if via not in _VIA:
         raise ValueError(f"A message is sent through {' or '.join(_VIA)}, not through {via}.")
-    accounts = tuple(lab.accounts)
+    accounts = tuple(lab.accounts) or ("",)
     return Compose(lab, Draft(sender or accounts[0], to or accounts[-1], subject, body), via)

@@ -172,9 +172,9 @@ def mailbox_reader(lab: Lab, address: str = "", by: By = "IMAP") -> MailboxReade
     expect("mailbox_reader()", lab, Lab, wanted="a lab first")
     expect("mailbox_reader(address=…)", address, str)
     expect("mailbox_reader(by=…)", by, str)
-    address = address or tuple(lab.accounts)[-1]
+    address = address or next(reversed(tuple(lab.accounts)), "")
     if address not in lab.accounts:
-        raise LabError(f"This lab has no account {address}; it has {', '.join(lab.accounts)}.")
+        raise LabError(lab.no_account(address))
     if by not in ("IMAP", "POP3"):
         raise ValueError(f"An inbox is read over IMAP or POP3, not over {by}.")
     return MailboxReader(lab, address, by)

@@ -151,7 +151,7 @@ def delete(lab: Lab, address: str, by: By, key: str) -> Done:
 def _session(lab: Lab, address: str, by: By, ask: Callable[[Any], str]) -> Done:
     """Log in, ask one thing, say goodbye."""
     if address not in lab.accounts:
-        return Done(f"This lab has no account {address}; it has {', '.join(lab.accounts)}.", False)
+        return Done(lab.no_account(address), False)
     listener = by.lower()
     before = last_number(lab)
     try:

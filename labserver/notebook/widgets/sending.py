@@ -73,7 +73,8 @@ def send(lab: Lab, draft: Draft, via: Via = "submission") -> Done:
         return Done("To has no address in it; write one, such as ben@lab.example.", False)
     if via == "submission" and draft.sender not in lab.accounts:
         known = ", ".join(lab.accounts)
-        return Done(f"Only the lab's accounts may submit mail; From is one of {known}.", False)
+        which = f"From is one of {known}" if known else "this lab has none"
+        return Done(f"Only the lab's accounts may submit mail; {which}.", False)
     before = last_number(lab)
     try:
         message = draft.message(lab, before + 1)
