@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from labserver import Lab, NetworkError, Session
-from labserver.network.connection import Wire
+from labserver.network.connection import Connection
 from labserver.network.loopback import LoopbackNetwork
 
 pytestmark = [pytest.mark.protocol, pytest.mark.process]
@@ -157,14 +157,14 @@ def test_the_next_address_finds_nobody(lab: Lab) -> None:
 
 def test_no_reply_waits_for_an_acknowledgement(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
-    made = Wire.connection_made
+    made = Connection.connection_made
 
-    def noted(wire: Wire, transport: asyncio.Transport) -> None:
+    def noted(connection: Connection, transport: asyncio.Transport) -> None:
         sock = transport.get_extra_info("socket")
         told.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        made(wire, transport)
+        made(connection, transport)
 
-    monkeypatch.setattr(Wire, "connection_made", noted)
+    monkeypatch.setattr(Connection, "connection_made", noted)
     send(lab)
     assert len(told) == 1
     assert told[0]

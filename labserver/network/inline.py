@@ -44,7 +44,7 @@ from labserver.network import (
     loopback,
 )
 from labserver.network.clock import Clock
-from labserver.network.connection import Wire, Wires
+from labserver.network.connection import Connection, OpenConnections
 from labserver.network.service import Service
 
 T = TypeVar("T")
@@ -527,7 +527,7 @@ class _InlineListener(OpenPort):
     def __init__(self, network: InlineNetwork, service: Service, port: int) -> None:
         self.address = Address(loopback.HOST, port)
         self.service = service
-        self.wires = Wires()
+        self._open = OpenConnections()
         self._network = weakref.ref(network)
 
     def connect(self, timeout: float | None) -> InlineSocket:
@@ -535,7 +535,9 @@ class _InlineListener(OpenPort):
         if network is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "That network is gone.")
         network.own_thread()
-        sock = InlineSocket(network, lambda: Wire(self.service, self.wires, _no_news), self.address)
+        sock = InlineSocket(
+            network, lambda: Connection(self.service, self._open, _no_news), self.address
+        )
         sock.settimeout(timeout)
         return sock
 
@@ -546,7 +548,7 @@ class _InlineListener(OpenPort):
         network = self._network()
         if network is not None:
             network.forget(self)
-        self.wires.close()
+        self._open.close()
         if not _listeners and sys.platform != "emscripten":
             # A browser has no real network to go back to: there a closed lab just refuses.
             _leave_modules()

@@ -25,7 +25,7 @@ from labserver.network import (
     interrupts,
 )
 from labserver.network.clock import Clock
-from labserver.network.connection import Wire, Wires
+from labserver.network.connection import Connection, OpenConnections
 from labserver.network.service import Service
 
 T = TypeVar("T")
@@ -176,24 +176,24 @@ class _MailListener(_TcpListener):
 
     def __init__(self, engine: _Engine, service: Service, port: int) -> None:
         self._service = service
-        self._wires = Wires()
-        super().__init__(engine, self._wire, port, service.most)
+        self._open = OpenConnections()
+        super().__init__(engine, self._connection, port, service.most)
         _ports.add(self.address.port)
 
     @property
     def in_use(self) -> bool:
-        return bool(self._wires)
+        return bool(self._open)
 
     def _accepted(self) -> None:
         self._engine.happened()
 
-    def _wire(self) -> Wire:
-        return Wire(self._service, self._wires, self._engine.happened)
+    def _connection(self) -> Connection:
+        return Connection(self._service, self._open, self._engine.happened)
 
     def close(self) -> None:
         super().close()
         _ports.discard(self.address.port)
-        self._wires.close()
+        self._open.close()
 
 
 class LoopbackNetwork(Network):
