@@ -53,12 +53,19 @@ ACCOUNTS: Mapping[str, str] = MappingProxyType(
 _HOSTNAME = "lab.example"
 """Of a lab without accounts that is given no name."""
 
-_GOODBYES: Mapping[ProtocolName, str] = {
-    "SMTP": "421 4.3.2 {} has {}, come back later\r\n",
-    "POP3": "-ERR [SYS/TEMP] {} has {}, come back later\r\n",
-    "IMAP": "* BYE {} has {}, come back later\r\n",
+_BUSY: Mapping[ProtocolName, str] = {
+    "SMTP": "421 4.3.2 All server ports are busy\r\n",
+    "POP3": "-ERR [SYS/TEMP] {} has too many connections, come back later\r\n",
+    "IMAP": "* BYE {} has too many connections, come back later\r\n",
 }
-"""What a client is told whom the network turns away or cuts off, and no server answers."""
+"""What one connection too many is told."""
+
+_TOO_MUCH: Mapping[ProtocolName, str] = {
+    "SMTP": "421 4.3.2 {} has heard too much in one session, come back later\r\n",
+    "POP3": "-ERR [SYS/TEMP] {} has heard too much in one session, come back later\r\n",
+    "IMAP": "* BYE {} has heard too much in one session, come back later\r\n",
+}
+"""What a client is told that sends more than a session may have."""
 
 _SERVERS: Mapping[ProtocolName, type[SmtpServer | Pop3Server | ImapServer]] = {
     "SMTP": SmtpServer,
@@ -233,8 +240,8 @@ class Lab:
     def _service(self, setup: Setup, listener: Listener) -> Service:
         """What listens there."""
         server = _SERVERS[listener.protocol](setup, listener)
-        goodbye = _GOODBYES[listener.protocol]
-        too_many = goodbye.format(setup.hostname, "too many connections").encode()
+        busy = _BUSY[listener.protocol].format(setup.hostname).encode()
+        too_much = _TOO_MUCH[listener.protocol].format(setup.hostname).encode()
         return Service(
             listener,
             server.factory,
@@ -242,9 +249,9 @@ class Lab:
             setup.tls if listener.implicit else None,
             setup.limits.connections,
             # Under TLS from the first octet nobody could read it.
-            b"" if listener.implicit else too_many,
+            b"" if listener.implicit else busy,
             setup.limits.session_octets,
-            goodbye.format(setup.hostname, "heard too much in one session").encode(),
+            too_much,
             setup.hostname,
         )
 

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import labserver.lab
+import labserver.servers.setup
 from labserver.cli import main
 from labserver.servers.delivery import DeliveryQueue
 from labserver.store import Delivery, Store
@@ -32,5 +33,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "no-sync":
         labserver.lab.Store = NoSync  # type: ignore[misc]
     else:
-        labserver.lab.DeliveryQueue = Early  # type: ignore[misc]
+        labserver.servers.setup.DeliveryQueue = Early  # type: ignore[misc]
     sys.exit(main(sys.argv[2:]))

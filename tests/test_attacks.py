@@ -285,7 +285,7 @@ def test_what_was_known_before_tls_is_forgotten(lab: Lab) -> None:
         S: +OK ...
         -- TLS
         C: PASS {PASSWORD}
-        S: -ERR say USER first
+        S: -ERR No username given.
         """,
     )
 

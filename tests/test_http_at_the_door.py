@@ -172,9 +172,9 @@ def test_a_long_line_is_judged_in_one_go() -> None:
 # -- unknown commands before login
 
 UNKNOWN = {
-    "pop3": ("-ERR unknown command", "-ERR too many unknown commands, good bye"),
-    "imap": ("... BAD ...", "* BYE [CLIENTBUG] Too many unknown commands."),
-    "smtp": ("500 ...", "421 4.7.0 Too many unrecognized commands, goodbye"),
+    "pop3": ("-ERR Unknown command.", "-ERR Too many bad commands."),
+    "imap": ("... BAD ...", "* BYE [CLIENTBUG] Too many invalid IMAP commands."),
+    "smtp": ("500 ...", "421 4.7.0 lab.example Error: too many errors"),
 }
 
 

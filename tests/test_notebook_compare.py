@@ -58,7 +58,8 @@ def test_accepted_and_refused_differ_where_they_do(lab: Lab) -> None:
     rows = str(view).split("\n")
     assert "≠ A C: rcpt TO:<ben@lab.example>" in rows
     assert "≠ B C: rcpt TO:<nobody@lab.example>" in rows
-    assert "≠ B S: 550 5.1.1 No such mailbox here: nobody@lab.example" in rows
+    unknown = "Recipient address rejected: User unknown in local recipient table"
+    assert f"≠ B S: 550 5.1.1 <nobody@lab.example>: {unknown}" in rows
     assert "◀ A C: [message content, 17 octets]" in rows
     assert "▶ B C: rset" in rows
     assert "=   C: QUIT" in rows

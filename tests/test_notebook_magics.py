@@ -67,7 +67,7 @@ def test_a_cell_talks_to_the_lab(notebook: Notebook, lab: Lab) -> None:
     typed = notebook.run(cell)
     assert isinstance(typed, Typed)
     assert typed.session == lab.sessions[-1]
-    assert "S: 550 5.1.1 No such mailbox here: nobody@lab.example" in text(typed)
+    assert "S: 550 5.1.1 <nobody@lab.example>: Recipient address rejected: " in text(typed)
     # Neither variables nor braces are filled in.
     assert lab.inbox("ben@lab.example")[0]["Subject"] == "$HOME {lab}"
 

@@ -208,7 +208,7 @@ def test_multi_line_replies_of_pop3_are_heard_to_their_dot(lab: Lab) -> None:
 def test_challenges_are_answered_by_the_next_line(lab: Lab) -> None:
     typed = converse(lab, "pop3s", "AUTH PLAIN\n*\nQUIT\n")
     assert typed.notes == ()
-    assert "-ERR authentication cancelled" in text(typed)
+    assert "-ERR Authentication aborted by client." in text(typed)
     typed = converse(lab, "submissions", "EHLO me.example\nAUTH LOGIN\neA==\neA==\nQUIT\n")
     assert typed.notes == ()
     assert "S: 535" in text(typed)

@@ -124,7 +124,9 @@ def test_what_makes_no_sense_is_told_before_anything_is_said(
 
 def test_a_refusal_is_one_sentence_and_its_dialogue(lab: Lab) -> None:
     done = send(lab, Draft(ANA, "z@elsewhere.example"), "smtp")
-    assert done.sentence.startswith("Not sent: z@elsewhere.example got 550 5.7.1 This lab never")
+    assert done.sentence.startswith(
+        "Not sent: z@elsewhere.example got 550 5.7.1 <z@elsewhere.example>: Relay"
+    )
     assert done.session is not None
     assert "550 5.7.1" in str(done.session)
 

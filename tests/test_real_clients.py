@@ -202,7 +202,7 @@ def test_foreign_recipient_is_refused(
     result = run(program, *SENDERS[program](lab, listener, letter, to=FOREIGN))
 
     assert result.status == status
-    assert "550 5.7.1 This lab never relays" in result.told
+    assert "Relay access denied" in result.told
     rows = spoken(only_session(lab))
     assert rows[rows.index("C: RCPT") + 1] == "S: 550"
     assert "C: DATA" not in rows

@@ -49,7 +49,7 @@ ENTER = (
     S: * ... RECENT
     S: * OK [UIDVALIDITY 1] UIDs valid.
     S: * OK [UIDNEXT ...
-    S: b OK [READ-WRITE] Selected mailbox.
+    S: b OK [READ-WRITE] SELECT completed.
 """
 )
 """SELECT where there is nothing unseen."""
@@ -175,7 +175,7 @@ def test_a_session_from_greeting_to_logout(lab: Lab) -> None:
         S: * 0 RECENT
         S: * OK [UIDVALIDITY 1] UIDs valid.
         S: * OK [UIDNEXT 1] Predicted next UID.
-        S: a2 OK [READ-WRITE] Selected mailbox.
+        S: a2 OK [READ-WRITE] SELECT completed.
         C: a3 LOGOUT
         S: * BYE Logging out.
         S: a3 OK Logout successful.
@@ -218,7 +218,7 @@ def test_a_wrong_name_or_password_is_refused_and_can_be_tried_again(lab: Lab) ->
             f"""
             S: * OK ...
             C: a LOGIN {words}
-            S: a NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: a NO [AUTHENTICATIONFAILED] Authentication failed.
             C: b SELECT INBOX
             S: b BAD SELECT: Must authenticate first.
             C: c LOGIN "{ANA.upper()}" "{PASSWORD}"
@@ -255,13 +255,13 @@ def test_each_wrong_password_takes_twice_as_long_and_the_last_one_ends_it(inline
             f"""
             S: * OK ...
             C: a LOGIN {ANA} wrong
-            S: a NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: a NO [AUTHENTICATIONFAILED] Authentication failed.
             C: b AUTHENTICATE PLAIN {plain("", ANA, "wrong")}
-            S: b NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: b NO [AUTHENTICATIONFAILED] Authentication failed.
             C: c LOGIN nobody wrong
-            S: c NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: c NO [AUTHENTICATIONFAILED] Authentication failed.
             C! d LOGIN {ANA} x\\r\\ne LOGIN {ANA} {PASSWORD}\\r\\n
-            S: d NO [AUTHENTICATIONFAILED] Wrong name or password.
+            S: d NO [AUTHENTICATIONFAILED] Authentication failed.
             S: * BYE That was the last wrong password here.
             -- server closes
             """,
@@ -292,7 +292,7 @@ PLAIN_ANSWERS = [
     (plain(ANA.upper(), ANA, PASSWORD), "OK ..."),
     (plain(BEN, ANA, PASSWORD), "NO [AUTHENTICATIONFAILED] ..."),
     (plain("", ANA, "wrong"), "NO [AUTHENTICATIONFAILED] ..."),
-    ("*", "BAD Authentication canceled."),
+    ("*", "BAD Authentication aborted by client."),
     ("!", "BAD ..."),
     ("YQ==", "BAD ..."),
     (base64.b64encode(b"\0\xff\0\xff").decode(), "BAD Name and password have to be UTF-8."),
@@ -371,13 +371,13 @@ def test_starttls(lab: Lab) -> None:
         f"""
         S: * OK [... STARTTLS AUTH=PLAIN] ...
         C: a STARTTLS
-        S: a OK Begin TLS now.
+        S: a OK Begin TLS negotiation now.
         -- TLS
         C: b CAPABILITY
         S: * CAPABILITY IMAP4rev1 ... APPENDLIMIT=33554432 AUTH=PLAIN
         S: b OK ...
         C: c STARTTLS
-        S: c BAD STARTTLS isn't offered here.
+        S: c BAD TLS is already active.
         C: d LOGIN {ANA} {PASSWORD}
         S: d OK ...
         C: e STARTTLS
@@ -394,7 +394,7 @@ def test_what_was_said_behind_starttls_is_not_obeyed_under_tls(lab: Lab) -> None
         f"""
         S: * OK ...
         C! a STARTTLS\\r\\nb LOGIN {ANA} {PASSWORD}\\r\\nc CREATE Injected\\r\\n
-        S: a OK Begin TLS now.
+        S: a OK Begin TLS negotiation now.
         -- TLS
         C: d LIST "" *
         S: d BAD LIST: Must authenticate first.
@@ -409,7 +409,7 @@ def test_with_tls_from_the_first_octet_starttls_is_not_offered(lab: Lab) -> None
         """
         S: * OK [... APPENDLIMIT=33554432 AUTH=PLAIN] ...
         C: a STARTTLS
-        S: a BAD STARTTLS isn't offered here.
+        S: a BAD TLS is already active.
         """,
     )
     assert all(line.tls for line in session.lines)
@@ -423,7 +423,7 @@ def test_a_broken_handshake_ends_one_connection_only(lab: Lab) -> None:
         """
         S: * OK ...
         C: a STARTTLS
-        S: a OK Begin TLS now.
+        S: a OK Begin TLS negotiation now.
         C: b this is no TLS
         """,
     )
@@ -623,7 +623,7 @@ def test_mail_kept_in_an_emptied_folder_gets_another_uidvalidity(
             client = Imap(lab)
             client("CREATE Work")
             told.append((uidvalidity(client), uidvalidity(client, "Work")))
-            assert client.line() == "* BYE You were silent for too long."  # time passes
+            assert client.line() == "* BYE Disconnected for inactivity."  # time passes
         shutil.rmtree(tmp_path / "mail")
     with Lab(network=inline) as lab:
         # Without a folder there is nothing to remember, and a lesson looks the same every time.
@@ -699,13 +699,13 @@ def test_select_tells_of_unseen_messages_and_keywords(lab: Lab) -> None:
     assert Imap(lab)("SELECT INBOX") == [
         "* FLAGS (\\Answered \\Deleted \\Draft \\Flagged \\Seen $Forwarded)",
         "* OK [PERMANENTFLAGS (\\* \\Answered \\Deleted \\Draft \\Flagged \\Seen $Forwarded)]"
-        " Flags that stay.",
+        " Flags permitted.",
         "* 2 EXISTS",
         "* 2 RECENT",
-        "* OK [UNSEEN 2] First unseen message.",
+        "* OK [UNSEEN 2] First unseen.",
         "* OK [UIDVALIDITY 1] UIDs valid.",
         "* OK [UIDNEXT 3] Predicted next UID.",
-        "OK [READ-WRITE] Selected mailbox.",
+        "OK [READ-WRITE] SELECT completed.",
     ]
 
 
@@ -713,8 +713,8 @@ def test_examine_changes_nothing(lab: Lab) -> None:
     keep(lab, HELLO, flags=frozenset({"\\Deleted"}))
     client = Imap(lab)
     told = client("EXAMINE INBOX")
-    assert told[-1] == "OK [READ-ONLY] Selected mailbox."
-    assert "* OK [PERMANENTFLAGS ()] Flags that stay." in told
+    assert told[-1] == "OK [READ-ONLY] EXAMINE completed."
+    assert "* OK [PERMANENTFLAGS ()] Flags permitted." in told
     assert "* 1 RECENT" in told
     assert client("FETCH 1 (BODY[TEXT] FLAGS)")[0].endswith(" FLAGS (\\Deleted \\Recent))")
     for command in ("STORE 1 FLAGS (x)", "EXPUNGE", "UID EXPUNGE 1", "MOVE 1 INBOX"):
@@ -956,7 +956,7 @@ def test_numbers_without_a_message_are_bad(lab: Lab) -> None:
 
 def test_in_an_empty_mailbox_even_a_star_is_bad(lab: Lab) -> None:
     client = ana(lab)
-    assert client("FETCH 1:* FLAGS") == ["BAD FETCH: There is no such message."]
+    assert client("FETCH 1:* FLAGS") == ["BAD FETCH: Invalid messageset."]
     assert client("UID FETCH 1:* FLAGS") == ["OK UID FETCH completed."]
     assert client("SEARCH 1:*") == ["* SEARCH", "OK SEARCH completed."]
 
@@ -1348,7 +1348,7 @@ def test_search_keys_that_make_no_sense_are_bad(lab: Lab) -> None:
 
 def test_an_unknown_charset_is_refused_with_those_that_are_known(lab: Lab) -> None:
     assert ana(lab)("SEARCH CHARSET KLINGON ALL") == [
-        "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8 are known here."
+        "NO [BADCHARSET (US-ASCII UTF-8)] Unknown charset."
     ]
 
 
@@ -1565,9 +1565,9 @@ def test_numbers_do_not_change_while_they_may_be_used(lab: Lab) -> None:
     # A message that is gone can't be told of.
     assert client("FETCH 1:2 UID") == [
         "* 2 FETCH (UID 2)",
-        "NO [EXPUNGEISSUED] Some of these messages have been expunged.",
+        "NO [EXPUNGEISSUED] Some of the requested messages no longer exist.",
     ]
-    refusal = "NO [EXPUNGEISSUED] Some of these messages have been expunged."
+    refusal = "NO [EXPUNGEISSUED] Some of the requested messages no longer exist."
     assert client("STORE 1 +FLAGS (y)") == [refusal]
     client("UNSELECT")
 
@@ -1578,7 +1578,7 @@ def test_a_copy_by_numbers_of_which_one_is_gone_copies_nothing(lab: Lab) -> None
     client("CREATE Work")
     other("STORE 2 +FLAGS.SILENT (\\Deleted)")
     other("EXPUNGE")
-    refusal = ["NO [EXPUNGEISSUED] Some of these messages have been expunged."]
+    refusal = ["NO [EXPUNGEISSUED] Some of the requested messages no longer exist."]
     assert client("COPY 1:2 Work") == refusal
     assert client("MOVE 1:2 Work") == refusal
     assert lab.mailbox(ANA, "Work") == ()
@@ -1614,7 +1614,7 @@ def test_messages_that_go_while_they_are_being_fetched_are_left_out(lab: Lab, go
     other(f"STORE {gone} +FLAGS.SILENT (\\Deleted)")
     assert other("EXPUNGE")[-1].startswith("OK")
     first, *told, last = client.answer()
-    assert last == "NO [EXPUNGEISSUED] Some of these messages have been expunged."
+    assert last == "NO [EXPUNGEISSUED] Some of the requested messages no longer exist."
     left = [int(line.removesuffix(")").split()[-1]) for line in (first, *told)]
     assert left == [message.uid for message in lab.inbox(ANA)]
 
@@ -1658,7 +1658,7 @@ def test_a_mailbox_deleted_by_another_client_ends_the_connection(lab: Lab, comma
     client("SELECT Work")
     if command == "IDLE":
         client.say(b"t IDLE\r\n")
-        assert client.line() == "+ Idling."
+        assert client.line() == "+ idling"
     assert other("DELETE Work") == ["OK DELETE completed."]
     if command != "IDLE":
         client.say(f"t {command}\r\n".encode())
@@ -1666,7 +1666,7 @@ def test_a_mailbox_deleted_by_another_client_ends_the_connection(lab: Lab, comma
     if heard.startswith("t NO [NONEXISTENT]"):
         client.say(b"t NOOP\r\n")
         heard = client.line()
-    assert heard == "* BYE The selected mailbox has been deleted."
+    assert heard == "* BYE Selected mailbox was deleted, have to disconnect."
     while line := client.client.line():
         assert line.startswith(b"t ")
     assert at_work(lab)[1] == 0
@@ -1684,7 +1684,7 @@ def test_pop3_and_imap_clients_see_what_the_other_did(lab: Lab) -> None:
     keep(lab, b"1\r\n", b"2\r\n", b"3\r\n")
     waiting, client = ana(lab), ana(lab)
     waiting.say(b"t IDLE\r\n")
-    assert waiting.line() == "+ Idling."
+    assert waiting.line() == "+ idling"
     pop = poplib.POP3(*lab.pop3)
     pop.user(ANA)
     pop.pass_(PASSWORD)
@@ -1711,7 +1711,7 @@ def test_an_idle_client_is_told_at_once(lab: Lab) -> None:
     keep(lab, b"1\r\n")
     client, other = ana(lab), ana(lab)
     client.say(b"t IDLE\r\n")
-    assert client.line() == "+ Idling."
+    assert client.line() == "+ idling"
     deliver(lab)
     assert [client.line(), client.line()] == ["* 2 EXISTS", "* 2 RECENT"]
     other("STORE 1 +FLAGS (\\Flagged)")
@@ -1729,7 +1729,7 @@ def test_an_idle_client_is_told_at_once(lab: Lab) -> None:
 def test_what_happened_before_idle_is_told_too(lab: Lab) -> None:
     client = ana(lab)
     client.say(b"t IDLE\r\n")
-    assert client.line() == "+ Idling."
+    assert client.line() == "+ idling"
     deliver(lab)
     deliver(lab)
     lines = [client.line() for _ in range(2)]
@@ -1746,15 +1746,15 @@ def test_idle_needs_no_mailbox(lab: Lab) -> None:
         LOGIN
         + """
         C: c IDLE
-        S: + Idling.
+        S: + idling
         C: DONE
         S: c OK IDLE completed.
         C! d IDLE\\r\\nDONE\\r\\ne NOOP\\r\\n
-        S: + Idling.
+        S: + idling
         S: d OK IDLE completed.
         S: e OK NOOP completed.
         C: f IDLE
-        S: + Idling.
+        S: + idling
         C: g NOOP
         S: f BAD Expected "DONE".
         C: h NOOP
@@ -1841,7 +1841,7 @@ def _enable(lab: Lab) -> None:
 def _idle(lab: Lab) -> None:
     client = ana(lab)
     client.say(b"t IDLE\r\n")
-    assert client.line() == "+ Idling."
+    assert client.line() == "+ idling"
     deliver(lab)
     assert client.line() == "* 1 EXISTS"
 
@@ -2012,7 +2012,7 @@ def test_a_silent_client_is_told_goodbye(inline: Network) -> None:
                 client.say(command)
                 client.line()
             before = inline.clock.seconds()
-            assert client.line() == "* BYE You were silent for too long."
+            assert client.line() == "* BYE Disconnected for inactivity."
             assert client.client.line() == b""
             assert inline.clock.seconds() - before == pytest.approx(5)
         assert at_work(lab)[1] == 0
@@ -2027,7 +2027,7 @@ def test_a_client_may_be_silent_for_half_an_hour(inline: Network, command: bytes
             client.say(command)
             client.line()
         before = inline.clock.seconds()
-        assert client.line() == "* BYE You were silent for too long."
+        assert client.line() == "* BYE Disconnected for inactivity."
         assert inline.clock.seconds() - before == pytest.approx(1800)
 
 
@@ -2036,7 +2036,7 @@ def test_an_idle_client_that_says_so_every_29_minutes_stays(inline: Network) -> 
         client = ana(lab)
         for _ in range(3):
             client.say(b"t IDLE\r\n")
-            assert client.line() == "+ Idling."
+            assert client.line() == "+ idling"
             client.client._sock.settimeout(29 * 60)
             with pytest.raises(TimeoutError):
                 client.client._sock.recv(1)
@@ -2056,7 +2056,7 @@ def test_silence_is_counted_from_the_last_command_of_any_kind(inline: Network) -
         client("FETCH 1 UID")
         before = inline.clock.seconds()
         client.client._sock.settimeout(10)
-        assert client.line() == "* BYE You were silent for too long."
+        assert client.line() == "* BYE Disconnected for inactivity."
         assert inline.clock.seconds() - before == pytest.approx(5)
 
 
@@ -2097,7 +2097,7 @@ def test_a_session_has_only_so_many_commands(network: Network) -> None:
             C: b FOO
             S: b BAD ...
             C: c IDLE
-            S: + Idling.
+            S: + idling
             C: DONE
             S: c OK IDLE completed.
             C! d NOOP\\r\\ne NOOP\\r\\nf NOOP\\r\\n
@@ -2121,7 +2121,7 @@ def test_commands_whose_answers_nobody_reads_do_not_pile_up(inline: Network) -> 
         assert ana(lab)("NOOP") == ["OK NOOP completed."]
         waiting = connect(lab)
         waiting.line()
-        assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+        assert waiting.line() == b"* BYE Disconnected for inactivity.\r\n"
         assert lab.sessions[0].closed
         assert at_work(lab) == before
 
@@ -2134,7 +2134,7 @@ def test_a_client_that_does_not_read_is_cut_off(inline: Network) -> None:
         client.say(b"t FETCH 1 BODY.PEEK[]\r\n")
         waiting = connect(lab)
         waiting.line()
-        assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+        assert waiting.line() == b"* BYE Disconnected for inactivity.\r\n"
         assert lab.sessions[0].closed
         assert at_work(lab) == before
 
@@ -2148,7 +2148,7 @@ def test_a_client_that_never_reads_is_cut_off_on_every_network(network: Network)
         # Another client's time begins later, so when it is over, the first one's is too.
         waiting = connect(lab)
         waiting.line()
-        assert waiting.line() == b"* BYE You were silent for too long.\r\n"
+        assert waiting.line() == b"* BYE Disconnected for inactivity.\r\n"
         assert lab.sessions[0].closed
 
 
@@ -2298,7 +2298,7 @@ def test_what_is_no_imap_is_told_so_and_then_cut_off(lab: Lab) -> None:
         """
         * 5
         + """
-        S: * BYE [CLIENTBUG] That is no IMAP.
+        S: * BYE [CLIENTBUG] Too many invalid IMAP commands.
         -- server closes
         """,
     )
@@ -2392,7 +2392,7 @@ def test_a_mistake_of_the_server_costs_one_command(
 
     for method in ("counts", "octets", "contents"):
         monkeypatch.setattr(lab._store, method, broken)
-    refusal = "NO [SERVERBUG] The server made a mistake."
+    refusal = "NO [SERVERBUG] Internal error occurred. Refer to server log for more information."
     assert client("STATUS INBOX (MESSAGES)") == [refusal]
     assert client("FETCH 1 (BODY.PEEK[])") == [refusal]
     assert client("SEARCH TEXT x") == [refusal]
@@ -2417,7 +2417,7 @@ def test_labs_in_one_process_do_not_disturb_each_other(inline: Network) -> None:
             "OK NOOP completed.",
         ]
         clients[0].say(b"t IDLE\r\n")
-        assert clients[0].line() == "+ Idling."
+        assert clients[0].line() == "+ idling"
         deliver(three)
         deliver(one)
         assert clients[0].line() == "* 1 EXISTS"

@@ -560,7 +560,7 @@ def test_a_session_in_braces_reads_as_one(lab: Lab) -> None:
         S: * 0 RECENT
         S: * OK ...
         S: * OK ...
-        S: c}} OK [READ-WRITE] Selected mailbox.
+        S: c}} OK [READ-WRITE] SELECT completed.
         C: d}} LOGOUT
         S: * BYE Logging out.
         S: d}} OK Logout successful.

@@ -20,7 +20,7 @@ from labserver.store import StoreError
 pytestmark = pytest.mark.protocol
 
 SYSTEM = "\\Answered \\Deleted \\Draft \\Flagged \\Seen"
-GONE = "NO [EXPUNGEISSUED] Some of these messages have been expunged."
+GONE = "NO [EXPUNGEISSUED] Some of the requested messages no longer exist."
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_permanent_flags_tell_when_no_more_keywords_can_be_made(lab: Lab) -> Non
     again = [line for line in ana(lab)("SELECT INBOX") if "PERMANENTFLAGS" in line]
     assert "\\*" in again[0]
     told = client("EXAMINE INBOX")
-    assert "* OK [PERMANENTFLAGS ()] Flags that stay." in told
+    assert "* OK [PERMANENTFLAGS ()] Flags permitted." in told
 
 
 # -- messages that are gone

@@ -253,7 +253,7 @@ def test_pipelined_commands_are_answered_in_turn(lab: Lab) -> None:
         S: +OK maildrop has 2 messages...
         S: +OK message 1 deleted
         S: +OK 1 {len(HELLO)}
-        S: -ERR unknown command
+        S: -ERR Unknown command.
         S: +OK 2 ...
         S: +OK ...
         -- server closes
@@ -284,7 +284,7 @@ def test_authorization_commands_after_login_are_refused(lab: Lab) -> None:
 def test_unknown_commands_are_refused_in_both_states(lab: Lab) -> None:
     for client in (connect(lab), log_in(lab)):
         for command in ("", " ", "APOP mrose c4c9334bac56", "UTF8", "HELO x", "", "QUITTER"):
-            assert ask(client, command) == "-ERR unknown command"
+            assert ask(client, command) == "-ERR Unknown command."
         assert ask(client, "QUIT").startswith("+OK")
 
 
@@ -315,7 +315,7 @@ def test_password_is_wanted_right_after_the_name(lab: Lab) -> None:
         f"""
         S: +OK ...
         C: PASS {PASSWORD}
-        S: -ERR say USER first
+        S: -ERR No username given.
         C: USER {ANA}
         S: +OK ...
         C: CAPA
@@ -330,7 +330,7 @@ def test_password_is_wanted_right_after_the_name(lab: Lab) -> None:
         S: STLS
         S: .
         C: PASS {PASSWORD}
-        S: -ERR say USER first
+        S: -ERR No username given.
         """,
     )
 
@@ -344,11 +344,11 @@ def test_wrong_password_and_unknown_name_get_the_same_answer(lab: Lab) -> None:
         C: USER {ANA}
         S: +OK send the password
         C: PASS wrong
-        S: -ERR [AUTH] wrong name or password
+        S: -ERR [AUTH] Authentication failed.
         C: USER nobody@lab.example
         S: +OK send the password
         C: PASS wrong
-        S: -ERR [AUTH] wrong name or password
+        S: -ERR [AUTH] Authentication failed.
         C: USER {ANA}
         S: +OK send the password
         C: PASS {PASSWORD}
@@ -365,14 +365,14 @@ def test_third_failure_ends_the_connection(lab: Lab) -> None:
         rf"""
         S: +OK ...
         C: AUTH PLAIN {plain("", ANA, "wrong")}
-        S: -ERR [AUTH] wrong name or password
+        S: -ERR [AUTH] Authentication failed.
         C: USER {ANA}
         S: +OK ...
         C: PASS wrong
-        S: -ERR [AUTH] wrong name or password
+        S: -ERR [AUTH] Authentication failed.
         C! USER {ANA}\r\nPASS wrong\r\nUSER {ANA}\r\nPASS {PASSWORD}\r\n
         S: +OK ...
-        S: -ERR [AUTH] wrong name or password, good bye
+        S: -ERR [AUTH] Authentication failed. Good bye.
         -- server closes
         """,
     )
@@ -382,11 +382,11 @@ def test_each_failure_takes_twice_as_long_and_the_lab_says_how_many_there_may_be
     inline: Network,
 ) -> None:
     with Lab(network=inline, limits=Limits(login_failures=4, login_delay=1.0)) as lab:
-        wrong = f"C: AUTH PLAIN {plain('', ANA, 'wrong')}\nS: -ERR [AUTH] wrong name or password"
+        wrong = f"C: AUTH PLAIN {plain('', ANA, 'wrong')}\nS: -ERR [AUTH] Authentication failed."
         session = play(
             lab,
             "pop3",
-            "S: +OK ...\n" + f"{wrong}\n" * 3 + f"{wrong}, good bye\n-- server closes",
+            "S: +OK ...\n" + f"{wrong}\n" * 3 + f"{wrong} Good bye.\n-- server closes",
         )
     refusals = [line.at for line in session.lines if line.data.startswith(b"-ERR")]
     assert refusals == pytest.approx([1, 3, 7, 15])
@@ -497,7 +497,7 @@ def test_auth_answer_may_be_as_long_as_plain_allows(network: Network) -> None:
 def test_auth_can_be_cancelled(lab: Lab) -> None:
     client = connect(lab)
     assert ask(client, "AUTH PLAIN") == "+ "
-    assert ask(client, "*") == "-ERR authentication cancelled"
+    assert ask(client, "*") == "-ERR Authentication aborted by client."
     assert ask(client, "NOOP") == "-ERR log in before NOOP"
     assert ask(client, f"AUTH PLAIN {plain('', ANA, PASSWORD)}").startswith("+OK")
 
@@ -513,7 +513,7 @@ def test_auth_answers_that_are_not_plain_are_refused(lab: Lab) -> None:
 def test_other_mechanisms_are_refused(lab: Lab) -> None:
     client = connect(lab)
     for mechanism in ("LOGIN", "CRAM-MD5", "EXTERNAL", "X"):
-        assert ask(client, f"AUTH {mechanism}") == "-ERR PLAIN is the only mechanism here"
+        assert ask(client, f"AUTH {mechanism}") == "-ERR Unsupported authentication mechanism."
 
 
 def test_nobody_acts_for_somebody_else(lab: Lab) -> None:
@@ -625,12 +625,12 @@ def test_stls_begins_the_dialogue_anew(lab: Lab) -> None:
         C: USER {ANA}
         S: +OK ...
         C: STLS
-        S: +OK begin TLS
+        S: +OK Begin TLS negotiation now.
         -- TLS
         C: PASS {PASSWORD}
-        S: -ERR say USER first
+        S: -ERR No username given.
         C: STLS
-        S: -ERR TLS is already on
+        S: -ERR TLS is already active.
         C: CAPA
         S: +OK ...
         S: TOP
@@ -644,7 +644,7 @@ def test_plaintext_sent_along_with_stls_is_not_obeyed(lab: Lab, commands: int) -
     client = connect(lab)
     injected = f"AUTH PLAIN {plain('', ANA, PASSWORD)}\r\n"
     client.send(b"STLS\r\n" + injected.encode() * commands)
-    assert client.line() == b"+OK begin TLS\r\n"
+    assert client.line() == b"+OK Begin TLS negotiation now.\r\n"
     client.start_tls()
     assert ask(client, "STAT") == "-ERR log in before STAT"
     client.close()
@@ -658,7 +658,7 @@ def test_failed_handshake_ends_the_connection(lab: Lab) -> None:
         r"""
         S: +OK ...
         C: STLS
-        S: +OK begin TLS
+        S: +OK Begin TLS negotiation now.
         C! this is no TLS\r\nand never will be, whoever waits for it\r\n
         """,
     )
@@ -668,11 +668,15 @@ def test_failed_handshake_ends_the_connection(lab: Lab) -> None:
 
 
 def test_stls_is_refused_where_tls_is_on(lab: Lab) -> None:
-    play(lab, "pop3s", "S: +OK ...\nC: STLS\nS: -ERR TLS is already on\nC: QUIT\nS: +OK ...")
+    play(lab, "pop3s", "S: +OK ...\nC: STLS\nS: -ERR TLS is already active.\nC: QUIT\nS: +OK ...")
 
 
 def test_end_under_stls_leaves_no_warning(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    play(lab, "pop3", "S: +OK ...\nC: STLS\nS: +OK begin TLS\n-- TLS\nC: CAPA\nS: +OK ...")
+    play(
+        lab,
+        "pop3",
+        "S: +OK ...\nC: STLS\nS: +OK Begin TLS negotiation now.\n-- TLS\nC: CAPA\nS: +OK ...",
+    )
     assert lab.sessions[-1].closed
     assert caplog.record_tuples == []
 
@@ -914,7 +918,7 @@ def test_line_of_255_octets_is_the_longest(lab: Lab) -> None:
 def test_line_without_end_is_cut_off(lab: Lab) -> None:
     client = log_in(lab)
     client.send(b"x" * 20_000)
-    assert client.line() == b"-ERR that line doesn't end, good bye\r\n"
+    assert client.line() == b"-ERR Input line too long.\r\n"
     assert client.line() == b""
     client.close()
     play(lab, "pop3", LOGIN)
@@ -1125,7 +1129,7 @@ def test_session_has_only_so_many_commands(network: Network) -> None:
             C: DELE 1
             S: +OK ...
             C: BOGUS
-            S: -ERR unknown command
+            S: -ERR Unknown command.
             C! NOOP\r\nQUIT\r\nNOOP\r\n
             S: +OK
             S: -ERR [SYS/TEMP] that is enough for one session, come back later
@@ -1270,7 +1274,7 @@ def test_mistake_in_the_server_is_answered_logged_and_got_over(
     lab.network.run(lambda: database.execute(damage))
     client = connect(lab)
     login = f"AUTH PLAIN {plain('', ANA, PASSWORD)}"
-    assert ask(client, login) == "-ERR [SYS/TEMP] the server made a mistake, try again later"
+    assert ask(client, login).startswith("-ERR [SYS/TEMP] Internal error occurred. ")
     assert ask(client, "NOOP") == "-ERR log in before NOOP"
     lab.network.run(lambda: database.execute("UPDATE message SET received = 0 WHERE uid = 1"))
     assert ask(client, login) == f"+OK maildrop has 1 message ({len(HELLO)} octets)"

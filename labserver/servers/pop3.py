@@ -21,7 +21,7 @@ from labserver.listeners import Listener
 from labserver.servers.door import Door
 from labserver.servers.interpreter import Interpreter
 from labserver.servers.reader import Reader
-from labserver.servers.setup import Client, Setup, log_in
+from labserver.servers.setup import INTERNAL_ERROR, NO_PLAINTEXT, Client, Setup, log_in
 from labserver.store import DamagedMessage, MailboxRow, MessageRow, NoRoom, StoreError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Pop3Connection:
     def unknown_command(self) -> None:
         """Say that it is none; too many before login end the session."""
         self.leaving = self.maildrop is None and self.door.unknown()
-        self.err("too many unknown commands, good bye" if self.leaving else "unknown command")
+        self.err("Too many bad commands." if self.leaving else "Unknown command.")
 
     def failed(self, error: Exception) -> None:
         """Tell the client that its command came to nothing; it may go on."""
@@ -253,7 +253,7 @@ class Pop3Connection:
             self.err(f"[SYS/TEMP] {why}, nothing was changed")
         else:
             _log.error("POP3 %s failed", verb, exc_info=error)
-            self.err("[SYS/TEMP] the server made a mistake, try again later")
+            self.err(f"[SYS/TEMP] {INTERNAL_ERROR}")
 
     # -- what goes wrong on purpose
 
@@ -361,7 +361,7 @@ class Pop3Connection:
         try:
             line = await self.reader.line(self.server.limits.pop3_idle)
         except asyncio.LimitOverrunError as error:
-            self.err("that line doesn't end, good bye")
+            self.err("Input line too long.")
             raise _GoneError from error
         except (OSError, asyncio.IncompleteReadError) as error:
             # TimeoutError, too, is an OSError: silence gets no reply (RFC 1939 section 3).
@@ -384,7 +384,7 @@ class Pop3Connection:
         if self.connection.tls or self.server.plaintext_login:
             return True
         # In violation of policy: RFC 3206 section 4.
-        self.err("[AUTH] no password is taken without TLS; say STLS first")
+        self.err(f"[AUTH] {NO_PLAINTEXT}")
         return False
 
     def do_user(self, name: str) -> None:
@@ -401,11 +401,11 @@ class Pop3Connection:
         if name:
             await self._log_in(name, password)
         else:
-            self.err("say USER first")
+            self.err("No username given.")
 
     async def do_auth(self, mechanism: str, response: str | None = None) -> None:
         if mechanism.upper() != "PLAIN":
-            self.err("PLAIN is the only mechanism here")
+            self.err("Unsupported authentication mechanism.")
             return
         if not self.takes_password():
             return
@@ -417,7 +417,7 @@ class Pop3Connection:
                 return
             response = line.decode("ascii", "replace")
         if response == "*":
-            self.err("authentication cancelled")
+            self.err("Authentication aborted by client.")
             return
         try:
             words = base64.b64decode(response, validate=True).decode()
@@ -434,10 +434,10 @@ class Pop3Connection:
         account = await log_in(server.setup, self.client, name, password, acting_for=acting_for)
         if account is None:
             self.leaving = self.client.dismissed
-            self.err(f"[AUTH] wrong name or password{', good bye' if self.leaving else ''}")
+            self.err(f"[AUTH] Authentication failed.{' Good bye.' if self.leaving else ''}")
             return
         if not server.maildrops.lock(account):
-            self.err("[IN-USE] another POP3 client has this maildrop open")
+            self.err("[IN-USE] Mailbox is locked by another POP3 session.")
             return
         try:
             mailbox = server.store.ensure_mailbox(account, "INBOX")
@@ -453,12 +453,12 @@ class Pop3Connection:
 
     async def do_stls(self) -> None:
         if self.connection.tls:
-            self.err("TLS is already on")
+            self.err("TLS is already active.")
             return
         if self.server.stls is None:
-            self.err("there is no TLS here")
+            self.err("TLS support isn't enabled.")
             return
-        self.ok("begin TLS")
+        self.ok("Begin TLS negotiation now.")
         await self.flush()
         # Whatever came in plaintext behind STLS must not be obeyed inside TLS (RFC 2595 section 4,
         # CVE-2011-0411). asyncio has no public way to forget it.
@@ -501,7 +501,8 @@ class Pop3Connection:
         if number in maildrop.deleted:
             self.err(f"message {number} already deleted")
         else:
-            self.err(f"no such message, maildrop has {maildrop}")
+            only = str(maildrop).partition(" (")[0]
+            self.err(f"no such message, only {only} in maildrop")
         return None
 
     def _content(self, number: int) -> bytes | None:

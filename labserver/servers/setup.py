@@ -32,6 +32,11 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 """A client's name that may stand in a header field."""
 
 
+NO_PLAINTEXT = "Plaintext authentication disallowed on non-secure (SSL/TLS) connections."
+INTERNAL_ERROR = "Internal error occurred. Refer to server log for more information."
+"""What POP3 and IMAP clients are told, in Dovecot's words."""
+
+
 @dataclass(eq=False, slots=True)
 class Client:
     """The other end of one connection, as far as its server knows it by now.

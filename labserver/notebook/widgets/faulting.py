@@ -41,7 +41,9 @@ FAULTS = (
     ),
     Fault(
         "Know no recipient",
-        Reply("RCPT", "550 5.1.1 No such mailbox here"),
+        Reply(
+            "RCPT", "550 5.1.1 Recipient address rejected: User unknown in local recipient table"
+        ),
         "A refusal for good: trying again won't help.",
     ),
     Fault(
@@ -71,7 +73,7 @@ FAULTS = (
     ),
     Fault(
         "Refuse every SMTP login",
-        Reply("AUTH", "535 5.7.8 Wrong name or password"),
+        Reply("AUTH", "535 5.7.8 Authentication credentials invalid"),
         "The right password is refused like a wrong one.",
     ),
     Fault(

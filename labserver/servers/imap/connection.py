@@ -51,7 +51,7 @@ from labserver.servers.imap.commands import (
 from labserver.servers.imap.state import State
 from labserver.servers.interpreter import Interpreter
 from labserver.servers.reader import Reader
-from labserver.servers.setup import Client, Setup
+from labserver.servers.setup import INTERNAL_ERROR, Client, Setup
 from labserver.store import DamagedMessage, NoRoom, StoreError
 
 if TYPE_CHECKING:
@@ -302,13 +302,13 @@ class Connection(IMAPConnection):
             if self.transport.get_write_buffer_size():
                 # What the client doesn't read would otherwise keep the connection open.
                 self.transport.abort()
-            self._bye(b"You were silent for too long.")
+            self._bye(b"Disconnected for inactivity.")
         except asyncio.CancelledError:
             # Not raised again: nothing comes after, and Python 3.11's streams would complain.
-            self._bye(b"The server is closing.", b"UNAVAILABLE")
+            self._bye(b"Server shutting down.", b"UNAVAILABLE")
         except Exception:  # our mistake: the client is still owed an answer
             _log.exception("IMAP connection failed")
-            self._bye(b"The server made a mistake.", b"SERVERBUG")
+            self._bye(INTERNAL_ERROR.encode(), b"SERVERBUG")
 
     async def _obey_one(self, state: State) -> bool:
         """Obey one command; whether there may be another one."""
@@ -320,7 +320,7 @@ class Connection(IMAPConnection):
             raise _FarewellError(b"That is enough for one session, come back later.", b"LIMIT")
         unknown = isinstance(command, InvalidCommand) and command.command_type is None
         if unknown and not state.logged_in and self._door.unknown():
-            raise _FarewellError(b"Too many unknown commands.", b"CLIENTBUG")
+            raise _FarewellError(b"Too many invalid IMAP commands.", b"CLIENTBUG")
         refusal = await self._refused_by_rule(state, command)
         response = refusal or await self._answer(state, command)
         await self.write_response(response)
@@ -328,7 +328,7 @@ class Connection(IMAPConnection):
             return False
         self._bad_commands = self._bad_commands + 1 if response.is_bad else 0
         if self._bad_commands == _BAD_COMMANDS:
-            raise _FarewellError(b"That is no IMAP.", b"CLIENTBUG")
+            raise _FarewellError(b"Too many invalid IMAP commands.", b"CLIENTBUG")
         if self.client.dismissed:
             raise _FarewellError(b"That was the last wrong password here.")
         if isinstance(command, StartTLSCommand) and isinstance(response, ResponseOk):
@@ -363,7 +363,7 @@ class Connection(IMAPConnection):
             raise  # these are the connection's: see `run`
         except Exception:  # our mistake: the client is still owed an answer
             _log.exception("IMAP %s failed", command.command.decode())
-            text = b"The server made a mistake."
+            text = INTERNAL_ERROR.encode()
             return ResponseNo(command.tag, text, ResponseCode.of(b"SERVERBUG"))
 
     async def _authenticate(self, state: State, command: AuthenticateCommand) -> CommandResponse:
@@ -376,7 +376,7 @@ class Connection(IMAPConnection):
         except UnicodeDecodeError:
             return ResponseBad(command.tag, b"Name and password have to be UTF-8.")
         except binascii.Error:
-            return ResponseBad(command.tag, b"That isn't base64.")
+            return ResponseBad(command.tag, b"Invalid base64 data in AUTHENTICATE response.")
         except (AuthenticationError, _TooBigError) as error:
             text = str(error) or "That is too long."
             return ResponseBad(command.tag, text.encode("ascii", "replace"))
@@ -405,7 +405,7 @@ class Connection(IMAPConnection):
                     await self.write_response(ResponseContinuation(question))
                     given = bytes(await self.readline()).rstrip(b"\r\n")
                     if given == b"*":
-                        raise AuthenticationError("Authentication canceled.") from None
+                        raise AuthenticationError("Authentication aborted by client.") from None
                 octets = base64.b64decode(given, validate=True)
                 answers.append(ChallengeResponse(challenge.data, octets))
                 given = None
@@ -496,7 +496,7 @@ class Connection(IMAPConnection):
         response = await state.do_command(command)
         if not isinstance(response, ResponseOk):
             return response
-        await self.write_response(ResponseContinuation(b"Idling."))
+        await self.write_response(ResponseContinuation(b"idling"))
         reading = asyncio.create_task(self._read_to_line_end())
         telling = asyncio.create_task(self._tell(state, command))
         try:

@@ -69,7 +69,7 @@ class Refusal(ResponseError):
 class Expunged(Refusal):
     """A command named a message by a number whose message another client has removed."""
 
-    TEXT = b"Some of these messages have been expunged."
+    TEXT = b"Some of the requested messages no longer exist."
 
     def __init__(self) -> None:
         super().__init__(self.TEXT, b"EXPUNGEISSUED")

@@ -218,7 +218,7 @@ class Selected(SelectedMailbox):
             if not self.readonly and Wildcard not in permanent_flags(self._keywords):
                 # It was told before that more keywords can be made.
                 code = PermanentFlagsCode(permanent_flags(self._keywords))
-                yield UntaggedResponse(b"Flags that stay.", code, condition=b"OK")
+                yield UntaggedResponse(b"Flags permitted.", code, condition=b"OK")
 
     def set_deleted(self) -> None:
         self._is_gone = True
@@ -234,7 +234,7 @@ class Selected(SelectedMailbox):
     def fork(self, command: Command) -> tuple[Selected, Iterable[UntaggedResponse]]:
         """What the response to this command also has to tell; from then on the client knows it."""
         if self._is_gone:
-            return self, [ResponseBye(b"The selected mailbox has been deleted.")]
+            return self, [ResponseBye(b"Selected mailbox was deleted, have to disconnect.")]
         untagged: list[UntaggedResponse] = []
         if not self.hide_expunged:
             untagged += self._tell_removed()

@@ -51,7 +51,7 @@ from labserver.servers.imap.fetch import Fetched, Items
 from labserver.servers.imap.mailboxes import Expunged, Session, Snapshot
 from labserver.servers.imap.names import DELIMITER, MailboxName
 from labserver.servers.imap.selected import Selected
-from labserver.servers.setup import Client, Setup, log_in
+from labserver.servers.setup import INTERNAL_ERROR, NO_PLAINTEXT, Client, Setup, log_in
 
 _Answer: TypeAlias = tuple[CommandResponse, SelectedMailbox | None]
 
@@ -69,7 +69,7 @@ _CAPABILITIES = (
 )
 _REFUSALS = {
     b"TOOBIG": b"That is longer than this server takes.",
-    b"BADCHARSET": b"Only US-ASCII and UTF-8 are known here.",
+    b"BADCHARSET": b"Unknown charset.",
 }
 
 
@@ -77,7 +77,7 @@ _NOT_COMPLETED = {
     b"EXPUNGEISSUED": Expunged.TEXT,
     b"CORRUPTION": b"A message in this mailbox was damaged on the disk.",
     b"UNAVAILABLE": b"The mail store can't be read now.",
-    b"SERVERBUG": b"The server made a mistake.",
+    b"SERVERBUG": INTERNAL_ERROR.encode(),
 }
 """What a command says that couldn't do all that was asked, by its response code."""
 _FLAGS = Items([FetchAttribute(b"FLAGS")])
@@ -167,7 +167,7 @@ class State(ConnectionState):
             self._selected.hide_expunged = False
             numbers = getattr(cmd, "sequence_set", None)
             if numbers is not None and not _within(numbers, self._selected.messages.exists):
-                return ResponseBad(cmd.tag, cmd.command + b": There is no such message.")
+                return ResponseBad(cmd.tag, cmd.command + b": Invalid messageset.")
         if getattr(cmd, "options", None):
             return ResponseBad(cmd.tag, cmd.command + b": No options are known here.")
         if isinstance(cmd, commands.FetchCommand) and self._selected is not None:
@@ -194,16 +194,16 @@ class State(ConnectionState):
 
     async def do_starttls(self, cmd: StartTLSCommand) -> _Answer:
         if not self._offers_tls:
-            return ResponseBad(cmd.tag, b"STARTTLS isn't offered here."), None
+            why = b"TLS is already active." if self._client.tls else b"TLS support isn't enabled."
+            return ResponseBad(cmd.tag, why), None
         self._offers_tls, self._takes_passwords = False, True
-        return ResponseOk(cmd.tag, b"Begin TLS now."), None
+        return ResponseOk(cmd.tag, b"Begin TLS negotiation now."), None
 
     def refused_without_tls(self, cmd: Command) -> CommandResponse | None:
         """The answer to a login where no password may be said yet (RFC 3501 section 6.2.3)."""
         if self._takes_passwords:
             return None
-        text = b"No password is taken without TLS; say STARTTLS first."
-        return ResponseNo(cmd.tag, text, ResponseCode.of(b"PRIVACYREQUIRED"))
+        return ResponseNo(cmd.tag, NO_PLAINTEXT.encode(), ResponseCode.of(b"PRIVACYREQUIRED"))
 
     async def do_login(self, cmd: LoginCommand) -> _Answer:
         refusal = self.refused_without_tls(cmd)
@@ -215,7 +215,7 @@ class State(ConnectionState):
             self._setup, self._client, creds.authcid, password, acting_for=creds.authzid
         )
         if account is None:
-            raise InvalidAuth("Wrong name or password.")
+            raise InvalidAuth("Authentication failed.")
         self._store.ensure_mailbox(account, "INBOX")
         self._client.login = account
         return Session(self.config, self._store, self._setup.clock, account)
@@ -227,17 +227,17 @@ class State(ConnectionState):
         mailbox, selected = await self.session.select_mailbox(cmd.mailbox, cmd.readonly)
         snapshot = cast(Snapshot, mailbox)
         mode = b"READ-ONLY" if selected.readonly else b"READ-WRITE"
-        response = ResponseOk(cmd.tag, b"Selected mailbox.", ResponseCode.of(mode))
+        response = ResponseOk(cmd.tag, cmd.command + b" completed.", ResponseCode.of(mode))
         response.add_untagged(FlagsResponse(snapshot.flags))
         permanent = [] if selected.readonly else snapshot.permanent_flags
-        response.add_untagged_ok(b"Flags that stay.", PermanentFlags(permanent))
+        response.add_untagged_ok(b"Flags permitted.", PermanentFlags(permanent))
         response.add_untagged(ExistsResponse(selected.messages.exists))
         response.add_untagged(RecentResponse(selected.session_flags.recent))
         told = cast(Selected, selected).messages
         seen = (Seen in told.flags[uid] for uid in told.uids)
         unseen = next((number for number, yes in enumerate(seen, 1) if not yes), None)
         if unseen:
-            response.add_untagged_ok(b"First unseen message.", Unseen(unseen))
+            response.add_untagged_ok(b"First unseen.", Unseen(unseen))
         response.add_untagged_ok(b"UIDs valid.", UidValidity(snapshot.uid_validity))
         response.add_untagged_ok(b"Predicted next UID.", UidNext(snapshot.next_uid))
         return response, selected

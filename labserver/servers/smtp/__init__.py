@@ -23,7 +23,8 @@ from labserver.store import Delivery, NoRoom, StoreError
 
 log = logging.getLogger("labserver")
 
-_NEVER_RELAYS = "550 5.7.1 This lab never relays: it keeps mail for its own accounts only"
+_UNKNOWN_USER = "Recipient address rejected: User unknown in local recipient table"
+_UTF8_UNDECLARED = "553 5.6.7 Must declare SMTPUTF8 to send unicode address"
 
 
 class SmtpServer:
@@ -50,12 +51,13 @@ class SmtpServer:
         4.5.5, RFC 8098 section 3).
         """
         if not address.isascii() and "SMTPUTF8" not in transaction.parameters:
-            raise RefusedError("553 5.6.7 That address needs the parameter SMTPUTF8")
+            raise RefusedError(_UTF8_UNDECLARED)
         if reply := _decided(await self.setup.policy.sender(client, address)):
             return reply
         login = client.login
         if login and address and self.setup.accounts.spelled(address) != login:
-            raise RefusedError(f"553 5.7.1 You are logged in as {login} and send as that only")
+            why = f"Sender address rejected: not owned by user {login}"
+            raise RefusedError(f"553 5.7.1 <{address}>: {why}")
         return "250 2.1.0 OK"
 
     async def recipient(
@@ -66,11 +68,11 @@ class SmtpServer:
         Raises `RefusedError`.
         """
         if not address:
-            raise RefusedError("553 5.1.3 <> is nobody; it stands in MAIL FROM only")
+            raise RefusedError("553 5.1.3 Bad recipient address syntax")
         if not address.isascii() and "SMTPUTF8" not in transaction.parameters:
-            raise RefusedError("553 5.6.7 That address needs SMTPUTF8, said with MAIL")
+            raise RefusedError(_UTF8_UNDECLARED)
         if len(transaction.recipients) >= self.setup.limits.recipients:
-            raise RefusedError("452 4.5.3 Too many recipients; send these now, the others later")
+            raise RefusedError("452 4.5.3 Error: too many recipients")
         accounts = self.setup.accounts
         account = accounts.of(address)
         if reply := _decided(await self.setup.policy.recipient(client, address)):
@@ -78,8 +80,8 @@ class SmtpServer:
         if account is None:
             domain = address.rpartition("@")[2] if "@" in address else ""
             if not domain or accounts.is_local(domain):
-                raise RefusedError(f"550 5.1.1 No such mailbox here: {address}")
-            raise RefusedError(_NEVER_RELAYS)
+                raise RefusedError(f"550 5.1.1 <{address}>: {_UNKNOWN_USER}")
+            raise RefusedError(f"550 5.7.1 <{address}>: Relay access denied")
         return account, "250 2.1.5 OK"
 
     async def deliver(self, client: Client, transaction: Transaction, content: bytes) -> str:
@@ -106,10 +108,10 @@ class SmtpServer:
             )
         except NoRoom as error:
             log.error("%s", error)
-            return "452 4.3.1 There is no room for it on the disk; nothing of it is kept, try later"
+            return "452 4.3.1 Insufficient system storage"
         except StoreError as error:
             log.error("%s", error)
-            return "451 4.3.0 The mail could not be stored; nothing of it is kept, try again later"
+            return "451 4.3.0 Error: queue file write error"
         return decided or f"250 2.0.0 Stored as message {number}"
 
     def verify(self, who: str) -> str:
@@ -123,10 +125,10 @@ class SmtpServer:
         if len(known) == 1:
             return f"250 2.1.5 <{known[0]}>"
         if known:
-            return "553 5.1.4 Several accounts are called that; ask for the whole address"
+            return "553 5.1.4 User ambiguous"
         if account is not None:
-            return f"252 2.5.0 Any address is taken here; whether {who} is somebody isn't known"
-        return f"550 5.1.1 No such mailbox here: {who}"
+            return "252 2.5.0 Cannot VRFY user, but will accept message and attempt delivery"
+        return f"550 5.1.1 <{who}>: {_UNKNOWN_USER}"
 
 
 def _decided(reply: str | None) -> str:

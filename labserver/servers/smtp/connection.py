@@ -226,7 +226,8 @@ class SmtpConnection(SMTP):
         if left > 0:
             self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
             return
-        self._writer.write(b"421 4.4.2 You have been silent for too long, goodbye\r\n")
+        farewell = f"421 4.4.2 {self.hostname} Error: timeout exceeded\r\n"
+        self._writer.write(farewell.encode())
         self._writer.close()
         if self._writer.transport.get_write_buffer_size():
             # Nor does the client listen, so it would never be rid of.
@@ -300,7 +301,7 @@ class SmtpConnection(SMTP):
                     raise
                 except Exception as error:  # our mistake: the client is still owed an answer
                     log.error("SMTP server", exc_info=error)
-                    await self.push("451 4.3.0 The server failed at this command; try again later")
+                    await self.push("451 4.3.0 Requested action aborted: local error in processing")
         except _GoodbyeError as goodbye:
             await self.push(*goodbye.args)
         except (OSError, asyncio.IncompleteReadError):
@@ -335,10 +336,14 @@ class SmtpConnection(SMTP):
         method = self._smtp_methods.get(verb)
         if method is None:
             if self._door.unknown():
-                raise _GoodbyeError("421 4.7.0 Too many unrecognized commands, goodbye")
-            raise RefusedError(f'500 5.5.2 Error: command "{verb}" not recognized')
+                raise _GoodbyeError(self._too_many_errors)
+            raise RefusedError("500 5.5.2 Error: command not recognized")
         self._reset_timeout()
         await method(argument.strip().decode("utf-8", "surrogateescape") or None)
+
+    @property
+    def _too_many_errors(self) -> str:
+        return f"421 4.7.0 {self.hostname} Error: too many errors"
 
     @property
     def _needs_tls(self) -> bool:
@@ -461,11 +466,11 @@ class SmtpConnection(SMTP):
     async def smtp_STARTTLS(self, arg: str) -> None:
         """RFC 3207. The transport does the handshake; all said before it is forgotten."""
         if arg:
-            raise RefusedError("501 5.5.4 STARTTLS takes no argument")
+            raise RefusedError("501 5.5.4 Syntax: STARTTLS")
         if self.tls_context is None:
-            raise RefusedError("502 5.5.1 There is no TLS here")
+            raise RefusedError("502 5.5.1 Error: command not implemented")
         if self._tls_protocol is not None:
-            raise RefusedError("503 5.5.1 TLS is already on")
+            raise RefusedError("503 5.5.1 Error: TLS already active")
         await self.push("220 2.0.0 Ready to start TLS")
         # Commands sent along with STARTTLS came in plaintext and must not be obeyed later.
         self._reader._buffer.clear()  # type: ignore[attr-defined]
@@ -491,7 +496,7 @@ class SmtpConnection(SMTP):
     @syntax("AUTH <mechanism>")
     async def smtp_AUTH(self, arg: str | None) -> None:
         if not self._server.offers_login:
-            raise RefusedError("502 5.5.1 There is no login here; that is for submission")
+            raise RefusedError("502 5.5.1 Error: authentication not enabled")
         # RFC 4422 section 3.1: mechanism names in any letter case.
         mechanism, gap, rest = (arg or "").partition(" ")
         self._claim, self._acting_for = None, ""
@@ -502,7 +507,7 @@ class SmtpConnection(SMTP):
         account = await log_in(self._setup, self._client, name, password, acting_for=identity)
         if account is None:
             if self._client.dismissed:
-                raise _GoodbyeError("421 4.7.0 Too many wrong passwords, goodbye")
+                raise _GoodbyeError(self._too_many_errors)
             raise RefusedError("535 5.7.8 Authentication credentials invalid")
         self._now.authenticated, self._client.login = True, account
         await self.push("235 2.7.0 Authentication successful")
@@ -525,7 +530,7 @@ class SmtpConnection(SMTP):
         if answer is None:
             raise RefusedError("500 5.5.6 That answer is too long")
         if answer.strip() == b"*":
-            raise RefusedError("501 5.7.0 Auth aborted")
+            raise RefusedError("501 5.7.0 Authentication aborted")
         octets = _decoded(answer.strip())
         if self._nameless:
             self._ask("AUTH", _who(self._nameless, answer))
@@ -560,7 +565,8 @@ class SmtpConnection(SMTP):
             raise RefusedError(f"501 Syntax: {verb} {keyword} <address>{more}")
         path = read_path(rest)
         if path is None:
-            raise RefusedError(f"553 {_WRONG_ADDRESS[verb]} Error: malformed address")
+            whose = "sender" if verb == "MAIL" else "recipient"
+            raise RefusedError(f"553 {_WRONG_ADDRESS[verb]} Bad {whose} address syntax")
         if path.parameters and not extended:
             raise RefusedError(f"501 Syntax: {verb} {keyword} <address>")
         why = too_long(path.address)
@@ -597,7 +603,7 @@ class SmtpConnection(SMTP):
         if not transaction.begun:
             raise RefusedError("503 Error: need MAIL command")
         if transaction.content is not None or transaction.failed:
-            raise RefusedError("503 The message is already under way; say RSET to begin anew")
+            raise RefusedError("503 Error: RCPT after BDAT")
         path = self._path(arg, "TO:", "RCPT")
         parameters = rcpt_parameters(path.parameters)
         account, reply = await self._server.recipient(self._client, path.address, transaction)
@@ -612,7 +618,7 @@ class SmtpConnection(SMTP):
     async def smtp_DATA(self, arg: str | None) -> None:
         await self._may_send("DATA")
         if self.envelope.content is not None or self.envelope.failed:
-            raise RefusedError("503 DATA can't follow BDAT; say RSET to begin anew")
+            raise RefusedError("503 Error: DATA after BDAT")
         if not self.envelope.recipients:
             raise RefusedError("503 Error: need RCPT command")
         if arg:
@@ -674,7 +680,7 @@ class SmtpConnection(SMTP):
                 raise RefusedError(refusal)
             if content.too_much:
                 transaction.failed = True
-                raise RefusedError("552 Error: Too much mail data")
+                raise RefusedError("552 Chunk exceeds message size limit")
         except _AnsweredError:
             transaction.failed = True
             raise
@@ -714,7 +720,7 @@ class SmtpConnection(SMTP):
     async def _taken(self, transaction: Transaction, content: bytes | None) -> str:
         """The reply to a whole message. Raises `RefusedError`."""
         if content is None:
-            reply = "552 Error: Too much mail data"
+            reply = "552 Error: message file too big"
         elif max(map(len, content.split(b"\r\n"))) > _TEXT_LINE_OCTETS:
             reply = "500 Line too long (see RFC5321 4.5.3.1.6)"
         else:
@@ -752,7 +758,7 @@ class SmtpConnection(SMTP):
         if await self.check_auth_needed("VRFY"):
             return
         if not arg:
-            raise RefusedError("501 5.5.4 Say whom: VRFY ana@lab.example")
+            raise RefusedError("501 5.5.4 Syntax: VRFY address")
         # The parameter allows a reply in UTF-8 (RFC 6531 section 3.7.4.2); ASCII will do.
         await self.push(self._server.verify(_SMTPUTF8_PARAMETER.sub("", arg)))
 

@@ -35,9 +35,9 @@ def mail_parameters(text: str, *, most: int, submission: bool) -> tuple[str, ...
     given = _read(text)
     if submission and "AUTH" in given:
         del given["AUTH"]
-    _check(given, _MAIL, "MAIL")
+    _check(given, _MAIL)
     if int(given.get("SIZE") or 0) > most:
-        raise RefusedError(f"552 5.3.4 A message may have {most} octets here")
+        raise RefusedError("552 5.3.4 Message size exceeds fixed limit")
     return _as_said(given)
 
 
@@ -46,7 +46,7 @@ def rcpt_parameters(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     given = _read(text)
-    _check(given, _RCPT, "RCPT")
+    _check(given, _RCPT)
     return _as_said(given)
 
 
@@ -62,14 +62,12 @@ def _read(text: str) -> dict[str, str | None]:
     return given
 
 
-def _check(
-    given: Mapping[str, str | None], known: Mapping[str, Callable[[str], bool]], verb: str
-) -> None:
+def _check(given: Mapping[str, str | None], known: Mapping[str, Callable[[str], bool]]) -> None:
     for keyword, value in given.items():
         if keyword not in known:
-            raise RefusedError(f"555 5.5.4 {verb} takes no parameter {keyword} here")
+            raise RefusedError(f"555 5.5.4 Unsupported option: {keyword}")
         if not known[keyword](value or ""):
-            raise RefusedError(f"501 5.5.4 That is not what {keyword} may say")
+            raise RefusedError(f"501 5.5.4 Bad {keyword} parameter syntax")
 
 
 def _as_said(given: Mapping[str, str | None]) -> tuple[str, ...]:
