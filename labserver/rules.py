@@ -144,11 +144,6 @@ class Action:
         return bool(self.reply) and not self.disconnect and self.reply[0] not in "23+O"
 
     @property
-    def ends(self) -> bool:
-        """Whether the reply is the last one of its session."""
-        return self.reply.startswith(("421", "* BYE"))
-
-    @property
     def takes_nothing(self) -> bool:
         """Whether the command comes to nothing."""
         return self.refuses or self.disconnect in ("before", "inside")
@@ -515,7 +510,9 @@ class Greylist(Rule):
     """Puts strangers off for `seconds` after their first try (RFC 6647): `Greylist(300)`.
 
     A stranger is a client's address together with a reverse-path and a recipient; whoever has
-    logged in is none. `only` is a pattern for the recipients it is about. Raises `ValueError`.
+    logged in is none. `only` is a pattern for the recipients it is about. Like every rule it is
+    asked before the server looks at the recipient, so an unknown one is put off first, too. Raises
+    `ValueError`.
     """
 
     seconds: float = 300.0

@@ -619,3 +619,32 @@ def test_who_gives_no_name_has_an_address(lab: Lab, listener: str) -> None:
     (session,) = lab.sessions
     assert session.client == Host("", "127.0.0.1")
     assert session.server.name == lab.hostname
+
+
+def test_what_is_too_much_under_tls_is_answered_before_the_end(network: Network) -> None:
+    limits = Limits(session_octets=1000)
+    with Lab(network=network, limits=limits) as lab:
+        sock: Any = network.connect(lab.imaps)
+        sock = lab.tls.wrap_socket(sock, server_hostname="localhost")
+        with sock, sock.makefile("rb") as file:
+            file.readline()
+            sock.sendall(b"a NOOP\r\n" * 400)
+            lines = list(iter(file.readline, b""))
+        assert lines[-1].startswith(b"* BYE lab.example has heard too much")
+        assert lab.sessions[-1].lines[-1].data == lines[-1]
+
+
+def test_a_long_answer_under_tls_comes_whole_to_a_slow_client(network: Network) -> None:
+    with Lab(network=network) as lab:
+        content = b"Subject: long\r\n\r\n" + b"x" * 76 + b"\r\n" + (b"y" * 76 + b"\r\n") * 40_000
+        with smtplib.SMTP(*lab.smtp) as client:
+            client.sendmail("a@b.example", ["ana@lab.example"], content)
+        sock: Any = network.connect(lab.pop3s)
+        sock = lab.tls.wrap_socket(sock, server_hostname="localhost")
+        with sock, sock.makefile("rb") as file:
+            for line in (b"USER ana@lab.example", b"PASS ana-lab-password", b"RETR 1"):
+                sock.sendall(line + b"\r\n")
+            sock.sendall(b"QUIT\r\n")
+            told = file.read()
+        assert told.count(b"y" * 76 + b"\r\n") == 40_000
+        assert told.splitlines()[-1].startswith(b"+OK lab.example POP3 server signing off")

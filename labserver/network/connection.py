@@ -191,6 +191,8 @@ class Connection(asyncio.Transport, asyncio.Protocol):
             for data in tls.plaintext():
                 self._recorder.said("C", data, True)
                 self._hand_on(data)
+                if self._closing:
+                    return  # the server has said goodbye meanwhile
         except ssl.SSLError:
             self.abort()
             return
