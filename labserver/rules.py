@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from random import Random
 from typing import ClassVar, Literal, NamedTuple
 
-from labserver.catalog.tables import PROTOCOLS, Command, load
+from labserver.tables import PROTOCOLS, Command, load
 from labserver.transcript import ProtocolName
 
 

@@ -14,7 +14,19 @@ PACKAGE = Path(__file__).parents[1] / "labserver"
 
 FLOORS = {
     **dict.fromkeys(
-        ("transcript", "dialogue", "given", "masking", "export", "message", "catalog", "logs"), 0
+        (
+            "transcript",
+            "dialogue",
+            "given",
+            "masking",
+            "export",
+            "message",
+            "catalog",
+            "logs",
+            "tables",
+            "turns",
+        ),
+        0,
     ),
     **dict.fromkeys(("mime", "fields", "charsets", "normal_form", "listeners"), 0),
     **dict.fromkeys(("servers", "store", "rules", "network", "folder", "tls"), 1),

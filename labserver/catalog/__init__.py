@@ -11,7 +11,7 @@ from labserver.catalog.imap import ImapReading
 from labserver.catalog.pop3 import Pop3Reading
 from labserver.catalog.reading import Meaning, Problem, Reading, Step
 from labserver.catalog.smtp import SmtpReading
-from labserver.catalog.tables import (
+from labserver.tables import (
     PROTOCOLS,
     Catalog,
     Command,

@@ -15,7 +15,7 @@ from labserver.catalog.reading import (
     text_of,
     void,
 )
-from labserver.catalog.tables import Note, Outcome
+from labserver.tables import Note, Outcome
 from labserver.transcript import Line, ProtocolName, Session
 
 _COMMAND = re.compile(r" *(\S+) +(UID +\S+|\S+)(?: +(.*))?", re.I | re.DOTALL)

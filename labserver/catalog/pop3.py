@@ -17,7 +17,7 @@ from labserver.catalog.reading import (
     text_of,
     void,
 )
-from labserver.catalog.tables import Note, Outcome
+from labserver.tables import Note, Outcome
 from labserver.transcript import Line, ProtocolName
 
 _STATUS = re.compile(r"(\+OK|-ERR|\+)(?: (?:\[([A-Z0-9/-]+)[^\]]*\] ?)?(.*))?", re.I | re.DOTALL)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from labserver.catalog.strangers import spoken_instead
-from labserver.catalog.tables import Note, Outcome, load
+from labserver.tables import Note, Outcome, load
 from labserver.transcript import Line, ProtocolName, Session, readable
 
 
@@ -208,8 +208,7 @@ class Reading(ABC):
 
     def outcome(self, code: str) -> Outcome:
         """What a reply code says."""
-        reply = self.catalog.replies.get(code)
-        return reply.outcome if reply else ""
+        return self.catalog.outcome(code)
 
     def _situation(self, i: int, e: Exchange) -> Note | None:
         """What this situation makes of a command, where the command's own text won't do."""
@@ -240,7 +239,7 @@ class Reading(ABC):
 
     def _after(self, state: str, e: Exchange) -> str:
         """The state that it leads to."""
-        return self.catalog.after(state, e.verb, e.code, self.outcome(e.code))
+        return self.catalog.after(state, e.verb, e.code)
 
     def _find_problems(self) -> Iterator[Problem]:
         for e in self.exchanges:

@@ -18,7 +18,7 @@ from labserver.catalog.reading import (
     text_of,
     void,
 )
-from labserver.catalog.tables import Note, Outcome, enhanced
+from labserver.tables import Note, enhanced
 from labserver.transcript import Line, ProtocolName, Session, readable
 
 _REPLY = re.compile(r"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
@@ -26,7 +26,6 @@ _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _PARAMETER = re.compile(r" (SIZE|BODY|SMTPUTF8|AUTH|RET|ENVID|NOTIFY|ORCPT)(?=[= ]|$)", re.I)
 _CHUNK = re.compile(r"[0-9]{1,18}", re.ASCII)
 _OFFERS_LOGIN = re.compile(rb"250[- ]AUTH\b", re.I)
-_OUTCOMES: dict[str, Outcome] = {"2": "done", "3": "go on", "4": "later", "5": "refused"}
 _CHALLENGES = {
     "username": "challenge-user",
     "user name": "challenge-user",
@@ -55,10 +54,6 @@ class SmtpReading(Reading):
                 recipients = 0
             self._accepted[e.line] = recipients
             recipients += e.verb == "RCPT" and self.outcome(e.code) == "done"
-
-    def outcome(self, code: str) -> Outcome:
-        """By the first digit, which even an unknown code has (RFC 5321 section 4.2.1)."""
-        return _OUTCOMES.get(code[:1], "")
 
     def _exchanges(self) -> list[Exchange]:
         exchanges, waiting = [self.greeting], deque([self.greeting])

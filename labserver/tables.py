@@ -134,6 +134,8 @@ class Catalog:
     states: Mapping[str, Term]
     """The first is the one that a connection starts in."""
     transitions: tuple[Transition, ...]
+    ways: Mapping[tuple[str, str, str], str]
+    """The transitions, found by state, command and outcome."""
     notes: Mapping[str, Note]
 
     @property
@@ -141,13 +143,25 @@ class Catalog:
         """The state of a new connection."""
         return next(iter(self.states))
 
-    def after(self, state: str, verb: str, code: str, outcome: str) -> str:
+    def outcome(self, code: str) -> Outcome:
+        """What a reply code says; an unknown one of SMTP says it by its first digit
+        (RFC 5321 section 4.2.1).
+        """
+        reply = self.replies.get(code)
+        if reply is None and self.protocol == "SMTP":
+            return _BY_DIGIT.get(code[:1], "")
+        return reply.outcome if reply else ""
+
+    def after(self, state: str, verb: str, code: str) -> str:
         """The state that a reply leads to; the same state where nothing changes."""
-        ways = {(t.state, t.command, t.outcome): t.to for t in self.transitions}
-        for way in ((verb, code), (verb, outcome), ("*", code)):
+        ways = self.ways
+        for way in ((verb, code), (verb, self.outcome(code)), ("*", code)):
             if (state, *way) in ways:
                 return ways[(state, *way)]
         return state
+
+
+_BY_DIGIT: Mapping[str, Outcome] = {"2": "done", "3": "go on", "4": "later", "5": "refused"}
 
 
 @cache
@@ -223,6 +237,7 @@ def load(protocol: ProtocolName) -> Catalog:
         digits=terms("digits", "digit"),
         states=terms("states", "state"),
         transitions=tuple(transitions),
+        ways=MappingProxyType({(t.state, t.command, t.outcome): t.to for t in transitions}),
         notes=MappingProxyType(notes),
     )
 
