@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from labserver.masking import Passwords, Span, joined
 from labserver.transcript import VERBS, Line, LineKind, ProtocolName, Side
+from labserver.turns import Due, Exchange, Turn, Turns, literal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +54,22 @@ class _Stream:
         self.partial_tls = False
         self.now = 0.0
         self.now_tls = False
-        self.literal = 0
-        """Octets of counted content still to come (BDAT, an IMAP literal)."""
-        self.unasked = False
-        """The counted content comes without waiting for the server's leave."""
-        self.counted = False
-        """In counted content, which ends when `literal` reaches 0."""
-        self.dotted = False
-        """In content that a line with a single dot ends."""
+        self.content: Due | None = None
+        """The content that has begun, until it ends."""
+        self.left = 0
+        """Octets of counted content still to come."""
         self.tail = b""
         """The last octets of dotted content, to find its end across pieces."""
-        self.line_kind: LineKind | None = None
-        """What the next line is, where it isn't a command or a reply."""
-        self.content_kind: LineKind = "content"
-        self.arguments = False
-        """The counted content isn't a message but part of a command, where a password may stand."""
-        self.held = b""
-        """The command that must be answered before it is known how to read what comes next."""
-
-    @property
-    def is_between_lines(self) -> bool:
-        """Whether the next octet begins a line."""
-        return not (self.waiting or self.held or self.partial_octets or self.counted or self.dotted)
 
 
 class Dialogue(ABC):
     """The lines said so far; feed it what each side sent, in the order it was recorded."""
 
+    protocol: ProtocolName
+
     def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
+        self.turns = Turns(self.protocol, states=False)
+        """Who may say what now."""
         self.bounds = bounds or Bounds()
         self._passwords = passwords or Passwords()
         self._misplaced: deque[bytes] = deque(maxlen=_MOST_MISPLACED)
@@ -88,12 +77,15 @@ class Dialogue(ABC):
         self.lines: list[Line] = []
         self.kept = 0
         self.dropped = 0
-        self.farewell = False
-        """The client has said QUIT or LOGOUT."""
         self._full = False
         self._tls: bool | None = None
         self._login_refused = False
         self._sides: dict[Side, _Stream] = {"C": _Stream("C"), "S": _Stream("S")}
+
+    @property
+    def farewell(self) -> bool:
+        """Whether the client has said QUIT or LOGOUT."""
+        return self.turns.asking.verb in ("QUIT", "LOGOUT")
 
     def feed(self, at: float, who: Side, data: bytes, tls: bool) -> None:
         """Take octets that `who` sent `at` seconds after the connection was made."""
@@ -101,19 +93,21 @@ class Dialogue(ABC):
             self._start_over()
         self._tls = tls
         side = self._sides[who]
-        if side.is_between_lines and data.find(b"\n") + 1 == len(data) <= self.bounds.body:
+        if (
+            data.find(b"\n") + 1 == len(data) <= self.bounds.body
+            and self.turns.due[who].form in _LINES
+            and not (side.waiting or side.partial_octets or side.content)
+        ):
             # What comes mostly is one whole line.
-            side.partial_end = data[-_END:]
             kind, secret = self._understood(data, side)
-            side.partial_end = b""
-            self._add(_line(at, who, data, tls, kind, len(data), secret))
-            if who == "S":
+            self._add(Line(at, who, data, tls, kind, len(data), secret))
+            if who == "S" and self._sides["C"].waiting:
                 self._cut(self._sides["C"])
             return
         side.waiting.append(_Piece(at, data, tls))
-        while side.waiting and not side.held:
+        while side.waiting and not self._is_held(side):
             self._step(side)
-            if who == "S":
+            if who == "S" and self._sides["C"].waiting:
                 # The reply may have settled how to read what the client had already sent.
                 self._cut(self._sides["C"])
 
@@ -136,19 +130,19 @@ class Dialogue(ABC):
         beyond = max(0, len(data) - self.bounds.body)
         kept = data[: self.bounds.body]
         # Of a literal that waits for leave its octets stand together, whatever they are.
-        rows = [kept[: side.literal]] if side.literal else []
-        rows += kept[side.literal :].splitlines(keepends=True)[: self.bounds.lines]
-        hides = b"AUTH" in side.held or side.content_kind == "credentials"
+        due = self._due(side)
+        rows = [kept[: due.octets]] if due.octets else []
+        rows += kept[due.octets :].splitlines(keepends=True)[: self.bounds.lines]
         lines = []
         for number, row in enumerate(rows):
-            kind: LineKind = "credentials" if hides else "command"
-            if side.literal and not number:
-                kind = side.content_kind
+            kind: LineKind = "credentials" if due.kind == "credentials" else "command"
+            if due.octets and not number:
+                kind = due.kind
             secret: Span | None = (0, len(row))
             last = number == len(rows) - 1
             if kind != "credentials":
                 known = self._passwords.found_in(row, breaks_off=last)
-                secret = joined((self._secret_in(row), *known))
+                secret = joined((self._secret_in(row, rest=False), *known))
             octets = len(row) + (beyond if last else 0)
             lines.append(Line(first.at, side.who, row, first.tls, kind, octets, secret))
         return lines
@@ -156,8 +150,17 @@ class Dialogue(ABC):
     # -- secrets
 
     def _understood(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
-        """What `_said` makes of a line, and the known passwords in it."""
-        kind, secret = self._said(line, side)
+        """What kind a whole line is, and where secrets stand in it."""
+        shortened = side.partial_octets > len(side.partial)
+        turn = self.turns.hear(side.who, line + side.partial_end if shortened else line)
+        kind, secret = turn.kind, None
+        if kind == "command":
+            if turn.rest or self._login_refused or _LOGIN_WORD.search(line):
+                secret = self._said(line, turn)
+        elif kind == "credentials":
+            secret = (0, len(line.rstrip(b"\r\n")))
+        elif self.turns.asking.verb in _LOGINS:
+            self._learn(turn)
         if self._full or kind not in ("command", "reply"):
             return kind, secret
         if side.who == "S":
@@ -168,7 +171,20 @@ class Dialogue(ABC):
             for span in (*known, *([secret] if secret else [])):
                 if span[1] - span[0] >= _SHORTEST_REPEATED and not start <= span[0] < end:
                     self._misplaced.append(line[slice(*span)].lower())
-        return kind, joined((secret, *known))
+        return kind, joined((secret, *known)) if known else secret
+
+    def _said(self, line: bytes, turn: Turn) -> Span | None:
+        """Where the secret stands in a command."""
+        secret = self._secret_in(line, rest=turn.rest)
+        if self._login_refused and not (secret or turn.rest):
+            secret = self._stray_secret(line)
+        return secret
+
+    def _learn(self, turn: Turn) -> None:
+        """Whether a login was refused: more of it may follow all the same."""
+        ends = turn.exchange is self.turns.asking or turn.code in ("BAD", "BYE")
+        if ends and turn.code not in ("", "+", "334", "*"):
+            self._login_refused = turn.code not in ("235", "+OK", "OK")
 
     def _known(self, data: bytes, *, breaks_off: bool = False) -> list[Span]:
         return self._passwords.found_in(data, breaks_off=breaks_off)
@@ -183,51 +199,56 @@ class Dialogue(ABC):
         """Where a secret stands in what has no end yet."""
         data = bytes(side.partial)
         if kind == "command":
-            return joined((self._secret_in(data), *self._known(data, breaks_off=True)))
-        if kind == "content" and side.arguments:
+            secret = self._secret_in(data, rest=self.turns.due["C"].rest)
+            return joined((secret, *self._known(data, breaks_off=True)))
+        if kind == "content" and self._is_argument(side):
             return joined(self._known(data, breaks_off=True))
         return None
 
     # -- what a protocol adds
 
     @abstractmethod
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
-        """Learn from a whole line how to read on; its kind, and where a secret stands in it."""
-
-    @abstractmethod
     def _placed(self, line: bytes) -> Span | None:
-        """Where a secret stands in a login, even in one that breaks off; learns nothing."""
+        """Where a secret stands in a login, even in one that breaks off."""
 
     @abstractmethod
-    def _secret_in(self, line: bytes) -> Span | None:
+    def _secret_in(self, line: bytes, *, rest: bool) -> Span | None:
         """The same in any command, also in one that only looks like a login."""
+
+    def _is_argument(self, side: _Stream) -> bool:
+        """Whether counted content isn't a message but part of a command, where a password may
+        stand.
+        """
+        return False
+
+    def _due(self, side: _Stream) -> Due:
+        """What that side's next octets are."""
+        return self.turns.due[side.who]
 
     def _start_over(self) -> None:
         """TLS begins: what was sent before it and isn't answered never will be."""
+        self.turns.start_tls()
         for side in self._sides.values():
-            side.held, side.line_kind = b"", None
             while side.waiting:
-                self._cut(side)
-                side.held, side.line_kind = b"", None
+                self.turns.forget()
+                self._step(side)
             if side.partial_octets:
                 kind = self._kind(side)
                 self._emit(side, kind, self._begun(side, kind))
-            side.counted = side.dotted = False
-            side.literal, side.content_kind, side.arguments = 0, "content", False
-
-    def _content_over(self, side: _Stream) -> None:
-        """Counted content has ended (IMAP goes on with the same line)."""
-        side.content_kind, side.arguments = "content", False
+            side.content = None
+        self.turns.start_tls()
 
     # -- cutting
 
     def _kind(self, side: _Stream) -> LineKind:
-        if side.counted or side.dotted:
-            return side.content_kind
-        return side.line_kind or ("command" if side.who == "C" else "reply")
+        due = side.content or self.turns.due[side.who]
+        return "command" if due.form == "wait" else due.kind
+
+    def _is_held(self, side: _Stream) -> bool:
+        return self.turns.due[side.who].form == "wait" and side.content is None
 
     def _cut(self, side: _Stream) -> None:
-        while side.waiting and not side.held:
+        while side.waiting and not self._is_held(side):
             self._step(side)
 
     def _step(self, side: _Stream) -> None:
@@ -236,14 +257,23 @@ class Dialogue(ABC):
         if not side.partial_octets:
             side.partial_at, side.partial_tls = piece.at, piece.tls
         side.now, side.now_tls = piece.at, piece.tls
-        if side.counted:
-            piece.start = self._counted(side, piece.data, piece.start)
-        elif side.dotted:
+        if side.content is None and self.turns.due[side.who].form not in _LINES:
+            self._begin(side)
+        if side.content is None:
+            piece.start = self._plain(side, piece.data, piece.start)
+        elif side.content.form == "dot":
             piece.start = self._dotted(side, piece.data, piece.start)
         else:
-            piece.start = self._plain(side, piece.data, piece.start)
+            piece.start = self._counted(side, piece.data, piece.start)
         if piece.start == len(piece.data):
             side.waiting.popleft()
+
+    def _begin(self, side: _Stream) -> None:
+        """Content begins, if it is due."""
+        due = self._due(side)
+        if due.form in ("dot", "octets"):
+            # Where it begins, a dot right after the command's line end counts as well.
+            side.content, side.left, side.tail = due, due.octets, b"\r\n"
 
     # Each of these three takes octets from `start` on and returns where it stopped.
 
@@ -258,24 +288,23 @@ class Dialogue(ABC):
         return end
 
     def _counted(self, side: _Stream, data: bytes, start: int) -> int:
-        part = data[start : start + side.literal]
-        side.literal -= len(part)
+        part = data[start : start + side.left]
+        side.left -= len(part)
         self._keep(side, part, self.bounds.body)
-        if side.literal == 0:
-            side.counted = False
-            kind = side.content_kind
+        if side.left == 0:
+            kind = self._kind(side)
             if kind == "credentials":
                 secret: Span | None = (0, len(side.partial))
             else:
                 shortened = side.partial_octets > len(side.partial)
-                data = bytes(side.partial) if side.arguments else b""
+                data = bytes(side.partial) if self._is_argument(side) else b""
                 secret = joined(self._known(data, breaks_off=shortened))
+            side.content = None
+            self.turns.hear(side.who, b"", kind)
             self._emit(side, kind, secret)
-            self._content_over(side)
         return start + len(part)
 
     def _dotted(self, side: _Stream, data: bytes, start: int) -> int:
-        # `tail` starts as CRLF, so that a dot right after the command counts as well.
         joined = side.tail + data[start:]
         end = joined.find(b"\r\n.\r\n")
         if end < 0:
@@ -288,9 +317,10 @@ class Dialogue(ABC):
         else:
             # The dot (and more) came with an earlier piece: it isn't content.
             self._take_back(side, -body)
-        side.dotted = False
+        side.content = None
         if side.partial_octets:
             self._emit(side, "content", None)
+        self.turns.hear(side.who, b".\r\n", "end")
         side.partial_at, side.partial_tls = side.now, side.now_tls
         self._keep(side, b".\r\n", self.bounds.body)
         self._emit(side, "end", None)
@@ -320,27 +350,22 @@ class Dialogue(ABC):
 
     def _add(self, line: Line) -> None:
         # From the first line that finds no room none is kept, so that no gap hides in the middle.
-        self._full = (
-            self._full
-            or self.kept + len(line.data) > self.bounds.session
-            or len(self.lines) >= self.bounds.lines
-        )
+        size = len(line.data)
+        if self.kept + size > self.bounds.session or len(self.lines) >= self.bounds.lines:
+            self._full = True
         if self._full:
             self.dropped += line.octets
-        else:
-            self.kept += len(line.data)
-            self.lines.append(line)
-            self.dropped += line.octets - len(line.data) if line.kind != "content" else 0
+            return
+        self.kept += size
+        self.lines.append(line)
+        if line.octets > size and line.kind != "content":
+            self.dropped += line.octets - size
 
     def _stray_secret(self, line: bytes) -> Span | None:
         """What a client sent on top of a login that the server refused: most likely base64."""
         text = line.rstrip(b"\r\n")
-        self._login_refused = (
-            self._login_refused and bool(_BASE64.fullmatch(text)) and text.upper() not in _VERBS
-        )
-        if not self._login_refused:
-            return None
-        return 0, len(text)
+        self._login_refused = bool(_BASE64.fullmatch(text)) and text.upper() not in _VERBS
+        return (0, len(text)) if self._login_refused else None
 
 
 def _line(
@@ -358,8 +383,8 @@ def _line(
 
 
 _END = 64
-_LEAVE = b"leave"
-"""In `held`: an IMAP client has announced a literal, and the server hasn't said yet to send it."""
+_LINES = ("line", "rows")
+_LOGINS = ("AUTH", "AUTHENTICATE")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}|\*")
 _VERBS = {verb.encode() for verbs in VERBS.values() for verb in verbs} | {b"DONE"}
 
@@ -413,130 +438,39 @@ def _behind_auth(match: re.Match[bytes] | None) -> Span | None:
 
 
 class SmtpDialogue(Dialogue):
-    """RFC 5321: DATA and its dot, AUTH and its challenges (RFC 4954), BDAT (RFC 3030)."""
+    """AUTH carries secrets (RFC 4954)."""
 
+    protocol: ProtocolName = "SMTP"
     _AUTH = re.compile(rb"\s*AUTH[ \t]+\S+[ \t]+(?P<secret>\S)", re.I)
     _PARAMETERS = re.compile(rb"\s*(?:MAIL|RCPT)\b", re.I)
-    _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,20})(?:[ \t]+LAST)?\s*\Z", re.I)
-
-    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
-        super().__init__(bounds, passwords)
-        # The server's first reply is its greeting, whatever the client has said by then.
-        self._unanswered: deque[bytes] = deque([b""])
-
-    def _start_over(self) -> None:
-        super()._start_over()
-        self._unanswered.clear()
 
     def _placed(self, line: bytes) -> Span | None:
         return _secret(self._AUTH.match(line))
 
-    def _secret_in(self, line: bytes) -> Span | None:
-        parameters = bool(self._PARAMETERS.match(line))
+    def _secret_in(self, line: bytes, *, rest: bool) -> Span | None:
+        parameters = b"=" in line and bool(self._PARAMETERS.match(line))
         return self._placed(line) or _anywhere(line, parameters=parameters)
-
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
-        return self._reply(line) if side.who == "S" else self._command(line, side)
-
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
-        if client.line_kind == "credentials":
-            client.line_kind, client.held = None, b"AUTH"
-            return "credentials", None
-        verb = line.split(maxsplit=1)[0].upper() if line.strip() else b""
-        self._unanswered.append(verb)
-        self.farewell = verb == b"QUIT"
-        bdat = self._BDAT.match(line)
-        if bdat and int(bdat[1]):
-            client.counted, client.literal = True, int(bdat[1])
-        client.held = verb if verb in (b"DATA", b"AUTH", b"STARTTLS") else b""
-        return "command", self._secret_in(line) or self._stray_secret(line)
-
-    def _reply(self, line: bytes) -> tuple[LineKind, Span | None]:
-        if line[3:4] == b"-" or not self._unanswered:
-            return "reply", None
-        verb, client = self._unanswered[0], self._sides["C"]
-        if verb == b"AUTH" and line.startswith(b"334"):
-            client.line_kind, client.held = "credentials", b""
-            return "reply", None
-        self._unanswered.popleft()
-        if verb == b"DATA" and line.startswith(b"354"):
-            client.dotted, client.tail = True, b"\r\n"
-            # The reply after the dot answers the content.
-            self._unanswered.appendleft(b"")
-        if verb in (b"DATA", b"AUTH", b"STARTTLS"):
-            client.held, client.line_kind = b"", None
-        if verb == b"AUTH":
-            self._login_refused = line[:1] != b"2"
-        return "reply", None
 
 
 class Pop3Dialogue(Dialogue):
-    """RFC 1939: multi-line responses; PASS, APOP and AUTH (RFC 5034) carry secrets."""
+    """PASS, APOP (RFC 1939) and AUTH (RFC 5034) carry secrets."""
 
+    protocol: ProtocolName = "POP3"
     _SECRET = re.compile(
         rb"\s*(?:PASS[ \t]|APOP[ \t]+\S+[ \t]+|AUTH[ \t]+\S+[ \t]+)(?P<secret>[^\r\n])", re.I
     )
 
-    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
-        super().__init__(bounds, passwords)
-        # The server's first reply is its greeting, whatever the client has said by then.
-        self._unanswered: deque[list[bytes]] = deque([[]])
-        self._listing = False
-
-    def _start_over(self) -> None:
-        super()._start_over()
-        self._unanswered.clear()
-        self._listing = False
-
     def _placed(self, line: bytes) -> Span | None:
         return _secret(self._SECRET.match(line))
 
-    def _secret_in(self, line: bytes) -> Span | None:
+    def _secret_in(self, line: bytes, *, rest: bool) -> Span | None:
         return self._placed(line) or _anywhere(line)
-
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
-        return self._reply(line, side) if side.who == "S" else self._command(line, side)
-
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
-        if client.line_kind == "credentials":
-            client.line_kind, client.held = None, b"AUTH"
-            return "credentials", None
-        words = line.upper().split()
-        self._unanswered.append(words)
-        self.farewell = words[:1] == [b"QUIT"]
-        client.held = words[0] if words[:1] in ([b"AUTH"], [b"STLS"]) else b""
-        return "command", self._secret_in(line) or self._stray_secret(line)
-
-    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, Span | None]:
-        client = self._sides["C"]
-        if self._listing:
-            self._listing = line.rstrip(b"\r\n") != b"."
-            return ("reply" if self._listing else "end"), None
-        if not self._unanswered:
-            return "reply", None
-        words = self._unanswered[0]
-        verb = words[0] if words else b""
-        if verb == b"AUTH" and (line.startswith(b"+ ") or line.rstrip() == b"+"):
-            client.line_kind, client.held = "credentials", b""
-            return "reply", None
-        self._unanswered.popleft()
-        if verb in (b"AUTH", b"STLS"):
-            client.held, client.line_kind = b"", None
-        if verb == b"AUTH":
-            self._login_refused = line[:1] != b"+"
-        if line[:3].upper() == b"+OK":
-            if verb in (b"RETR", b"TOP"):
-                server.dotted, server.tail = True, b"\r\n"
-            listing = (b"CAPA", b"LIST", b"UIDL", b"AUTH")
-            self._listing = verb == b"CAPA" or (verb in listing and len(words) == 1)
-        return "reply", None
 
 
 class ImapDialogue(Dialogue):
-    """RFC 3501: literals both ways; LOGIN and AUTHENTICATE carry secrets."""
+    """LOGIN and AUTHENTICATE carry secrets, also in literals (RFC 3501)."""
 
-    _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r?\n$")
-    _ANNOUNCED = re.compile(rb"\s*(?:\{\d{1,18}\+?\})?")
+    protocol: ProtocolName = "IMAP"
     _LOGIN = re.compile(
         rb"\s*\S+\s+LOGIN\s+(?:\"(?:[^\"\\]|\\.)*\"|[^\s{]\S*)\s+(?P<secret>[^\r\n])", re.I
     )
@@ -548,91 +482,40 @@ class ImapDialogue(Dialogue):
         re.I,
     )
     """Commands whose arguments may be any words."""
+    _login: Exchange | None = None
+    """The latest command whose literals are a name and a password."""
 
-    def __init__(self, bounds: Bounds | None = None, passwords: Passwords | None = None) -> None:
-        super().__init__(bounds, passwords)
-        self._tag = b""
-        self._verb = b""
-        self._continued = False
-        self._logs_in = False
-        """The literals of this command are a name and a password."""
+    @property
+    def _logs_in(self) -> bool:
+        return self._login is self.turns.asking
 
-    def _said(self, line: bytes, side: _Stream) -> tuple[LineKind, Span | None]:
-        return self._reply(line, side) if side.who == "S" else self._command(line, side)
+    def _said(self, line: bytes, turn: Turn) -> Span | None:
+        if turn.begins and not self._OTHER.match(line) and self._LOGIN_ANYWHERE.search(line):
+            self._login = self.turns.asking
+        return super()._said(line, turn)
 
-    def _command(self, line: bytes, client: _Stream) -> tuple[LineKind, Span | None]:
-        if client.line_kind == "credentials":
-            client.line_kind, client.held = None, b"AUTH"
-            return "credentials", None
-        secret = self._secret_in(line)
-        if self._continued:
-            self._continued = False
-        else:
-            words = line.split(maxsplit=2)
-            self._tag = words[0] if words else b""
-            self._verb = words[1].upper() if len(words) > 1 else b""
-            self.farewell = self._verb == b"LOGOUT"
-            self._logs_in = self._verb == b"LOGIN" or (
-                not self._OTHER.match(line) and bool(self._LOGIN_ANYWHERE.search(line))
-            )
-            client.held = self._verb if self._verb in (b"AUTHENTICATE", b"STARTTLS") else b""
-            secret = secret or self._stray_secret(line)
-        literal = self._LITERAL.search(client.partial_end)
-        if literal:
-            client.literal, client.unasked = int(literal[1]), bool(literal[2])
-            # The name in LOGIN is no secret, but it isn't told apart here from the password.
-            client.content_kind = "credentials" if self._logs_in else "content"
-            client.arguments = self._verb != b"APPEND"
-            if client.unasked:
-                self._literal_comes(client)
-            else:
-                client.held = _LEAVE
-        return "command", secret
+    def _due(self, side: _Stream) -> Due:
+        # The name in LOGIN is no secret, but it isn't told apart here from the password.
+        due = self.turns.due[side.who]
+        logs_in = due.octets and side.who == "C" and self._logs_in
+        return due._replace(kind="credentials") if logs_in else due
 
-    def _literal_comes(self, client: _Stream) -> None:
-        """Its octets are next, and then the rest of the command."""
-        self._continued = True
-        client.counted, client.held = client.literal > 0, b""
-        if not client.literal:
-            self._content_over(client)
+    def _is_argument(self, side: _Stream) -> bool:
+        return side.who == "C" and self.turns.asking.verb != "APPEND"
 
     def _placed(self, line: bytes) -> Span | None:
-        if self._continued:
-            return (0, len(line.rstrip(b"\r\n"))) if self._logs_in else None
         return _secret(self._LOGIN.match(line)) or _secret(self._AUTH.match(line))
 
-    def _secret_in(self, line: bytes) -> Span | None:
-        secret = self._placed(line)
-        if secret is None and not (self._continued or self._OTHER.match(line)):
-            secret = _anywhere(line)
+    def _secret_in(self, line: bytes, *, rest: bool) -> Span | None:
+        if rest:
+            secret = (0, len(line.rstrip(b"\r\n"))) if self._logs_in else None
+        else:
+            secret = self._placed(line)
+            if secret is None and not self._OTHER.match(line):
+                secret = _anywhere(line)
         # The announcement of a literal is no secret.
-        told = secret and self._ANNOUNCED.fullmatch(line[secret[0] :].rstrip(b"\r\n"))
+        told = secret and literal_of(line) and not line[secret[0] : line.rindex(b"{")].strip()
         return None if told else secret
-
-    def _start_over(self) -> None:
-        super()._start_over()
-        self._continued = False
-
-    def _reply(self, line: bytes, server: _Stream) -> tuple[LineKind, Span | None]:
-        client = self._sides["C"]
-        tagged = bool(self._tag) and line.split(b" ", 1)[0] == self._tag
-        if client.held == _LEAVE and line.startswith(b"+"):
-            self._literal_comes(client)
-        elif self._verb == b"AUTHENTICATE" and line.startswith(b"+"):
-            client.line_kind, client.held = "credentials", b""
-        elif tagged or line[:5].upper() in (b"* BAD", b"* BYE"):
-            if self._verb == b"AUTHENTICATE":
-                self._login_refused = b" OK" not in line[: len(self._tag) + 3].upper()
-            awaited = client.counted and not client.partial_octets and not client.unasked
-            if client.held == _LEAVE or awaited:
-                # The server doesn't want the literal: what the client says next is a command.
-                client.counted, client.literal, self._continued = False, 0, False
-                self._content_over(client)
-            client.held, client.line_kind = b"", None
-        literal = self._LITERAL.search(server.partial_end)
-        if literal and int(literal[1]):
-            server.counted, server.literal = True, int(literal[1])
-        return "reply", None
 
 
 _DIALOGUES: dict[ProtocolName, type[Dialogue]] = {
