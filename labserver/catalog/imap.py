@@ -13,15 +13,13 @@ from labserver.catalog.reading import (
     each_once,
     sentences,
     text_of,
-    void,
 )
 from labserver.tables import Note, Outcome
-from labserver.transcript import Line, ProtocolName, Session
+from labserver.transcript import Line, ProtocolName
+from labserver.turns import is_shapeless, literal_of
 
 _COMMAND = re.compile(r" *(\S+) +(UID +\S+|\S+)(?: +(.*))?", re.I | re.DOTALL)
 _TAG = re.compile(r"[^\x00-\x20(){%*\"\\+\x7f-\U0010ffff]+")
-_LITERAL = re.compile(r"\{([0-9]{1,18})(\+?)\}")
-_LITERAL_AT_END = re.compile(_LITERAL.pattern + r"$")
 _CONDITION = re.compile(
     r"(OK|NO|BAD|PREAUTH|BYE)(?: (?:\[([A-Z0-9-]+)(?: [^\]]*)?\] ?)?.*)?", re.I | re.DOTALL
 )
@@ -34,65 +32,6 @@ class ImapReading(Reading):
 
     protocol: ProtocolName = "IMAP"
 
-    def __init__(self, session: Session) -> None:
-        self._open: list[Exchange] = []
-        """Commands that aren't settled yet, the oldest first."""
-        self._rests: set[int] = set()
-        """Lines that go on with a response after a literal."""
-        self._misshapen: set[int] = set()
-        """Lines that have no tag in front, or nothing but a tag."""
-        self._interrupting: set[int] = set()
-        """Commands said where only DONE may be said."""
-        super().__init__(session)
-
-    def _exchanges(self) -> list[Exchange]:
-        exchanges = [self.greeting]
-        asking = speaking = self.greeting
-        announced: re.Match[str] | None = None
-        came = split = False
-        for i, line in enumerate(self.lines):
-            if self.begins_tls(i):
-                void(self._open)
-                self._open.clear()
-                announced = None
-            if line.who == "C" and line.kind in ("content", "credentials") and asking.typed:
-                asking.said.append(i)
-                came = announced is not None
-            elif line.who == "C":
-                if announced and not int(announced[1]):
-                    # Of an empty literal nothing is seen; without leave it doesn't come.
-                    came = bool(announced[2]) or not asking.settled
-                if announced and came:
-                    asking.said.append(i)
-                elif self._idling and text_of(line).strip().upper() == "DONE":
-                    self._idling[0].said.append(i)
-                else:
-                    self._interrupting |= {i} if any(e.replies for e in self._idling) else set()
-                    asking = self._asked(i, line)
-                    exchanges.append(asking)
-                    self._open.append(asking)
-                announced, came = _LITERAL_AT_END.search(text_of(line)), False
-            elif split or (line.kind == "content" and speaking.replies):
-                # A response goes on after a literal, whatever the line looks like.
-                if line.kind != "content":
-                    self._rests.add(i)
-                speaking.replies.append(i)
-                split = line.kind == "content" or self._ends_in_literal(line)
-            else:
-                speaking = self._answered(i, asking)
-                if not speaking.verb and not speaking.typed:
-                    exchanges.append(speaking)
-                split = self._ends_in_literal(line)
-        return exchanges
-
-    @property
-    def _idling(self) -> list[Exchange]:
-        """Each IDLE that isn't answered yet and that DONE hasn't ended."""
-        return [e for e in self._open if e.verb == "IDLE" and not e.said]
-
-    def _ends_in_literal(self, line: Line) -> bool:
-        return bool(_LITERAL_AT_END.search(text_of(line)))
-
     def _asked(self, i: int, line: Line) -> Exchange:
         if line.kind != "command":
             return Exchange("", i, typed=True)
@@ -101,8 +40,6 @@ class ImapReading(Reading):
         first = match[1] if match else text.partition(" ")[0]
         if match is None and first.upper() == "DONE":
             return Exchange("DONE", i, typed=True, tag=first)
-        if match is None or not _TAG.fullmatch(first):
-            self._misshapen.add(i)
         if match is None:
             return Exchange("", i, typed=True, text=text, tag=first)
         verb, rest = " ".join(match[2].upper().split()), match[3] or ""
@@ -112,57 +49,14 @@ class ImapReading(Reading):
             return Exchange(verb, i, typed=True, text=rest, tag=first)
         return Exchange("", i, typed=True, text=match[2], tag=first)
 
-    def _answered(self, i: int, asking: Exchange) -> Exchange:
-        """Put a response where it belongs, and tell where that is."""
-        first, _, rest = text_of(self.lines[i]).partition(" ")
-        condition = _CONDITION.fullmatch(rest)
-        status = condition[1].upper() if condition else ""
-        settles = False
-        if not self.greeting.settled:
-            e, settles = self.greeting, True
-            e.line, status = i, status if first == "*" else ""
-        elif first == "+" and (asking in self._open or self._idling):
-            e = self._goes_on(asking)
-        elif first == "*" and status == "BYE":
-            leaving = [e for e in self._open if e.verb == "LOGOUT" and not self._stranger]
-            e, settles = (leaving or [Exchange("", i, typed=False)])[0], not leaving
-        elif first == "*" and self._open:
-            # A server mostly works in order, so this comes from the oldest command; but what it
-            # can't make out at all is a line that has no shape.
-            shapeless = [e for e in self._open if e.line in self._misshapen and status == "BAD"]
-            e, settles = (shapeless or self._open)[0], bool(shapeless)
-        else:
-            named = [e for e in self._open if status and e.tag == first]
-            e, settles = (named or [Exchange("", i, typed=False)])[0], bool(named)
-        e.replies.append(i)
-        if settles:
-            e.settle(status)
-        if settles and e in self._open:
-            self._open.remove(e)
-            if e.verb == "IDLE" and status == "BAD":
-                # What interrupted it was taken for its end, and isn't answered.
-                self._open = [o for o in self._open if o.line not in self._interrupting]
-        return e
-
-    def _goes_on(self, asking: Exchange) -> Exchange:
-        """The command that a `+` tells to go on."""
-        awaits = asking.verb == "AUTHENTICATE" or self._ends_in_literal(self.lines[asking.line])
-        idling = [] if awaits and asking in self._open else self._idling
-        if not idling:
-            return asking
-        # Who has said more without waiting for this has said it into the IDLE.
-        later = self._open[self._open.index(idling[0]) + 1 :]
-        self._interrupting |= {e.line for e in later[:1]}
-        return idling[0]
-
     def _trouble_asking(self, e: Exchange) -> str:
-        if e.line in self._interrupting:
+        if e.heard.interrupts:
             return "While IDLE goes on, nothing may be said but DONE."
         if e.verb == "DONE":
             return "DONE ends an IDLE, and none is going on."
-        if e.line in self._misshapen and e.verb:
+        if is_shapeless(e.heard) and e.verb:
             return "A tag is made of letters and digits, such as in: a1 NOOP."
-        if e.line in self._misshapen or not e.tag:
+        if is_shapeless(e.heard) or not e.tag:
             return "An IMAP command is a tag, a space and the command, such as: a1 NOOP."
         if not e.verb:
             return f"{self.quote(e)} is no IMAP command."
@@ -179,8 +73,8 @@ class ImapReading(Reading):
     def _announced(self, i: int, e: Exchange) -> int | None:
         sides = (self.lines[j] for j in reversed(self._lines_of(e)) if j < i)
         before = next((line for line in sides if line.who == self.lines[i].who), None)
-        literal = _LITERAL_AT_END.search(text_of(before)) if before else None
-        return int(literal[1]) if literal else 0
+        literal = literal_of(before.data) if before else None
+        return literal.octets if literal else 0
 
     def _said_by_client(self, i: int, e: Exchange) -> Meaning:
         if i in e.said and e.verb == "IDLE":
@@ -194,7 +88,7 @@ class ImapReading(Reading):
         line = self.lines[i]
         if not e.verb and line.data.startswith(b"\x16\x03"):
             return self.note("tls-hello")
-        if not e.verb and (not e.tag or e.line in self._misshapen):
+        if not e.verb and (not e.tag or is_shapeless(e.heard)):
             alone = e.tag == e.text and _TAG.fullmatch(e.tag)
             given = alone and e.tag.upper() not in self.catalog.commands
             return self.note("no-command" if given else "no-tag")
@@ -208,9 +102,10 @@ class ImapReading(Reading):
         return None
 
     def _additions(self, i: int, e: Exchange) -> Iterator[Note]:
+        line = self.lines[i]
         if e.verb in ("FETCH", "UID FETCH") and _MARKS_SEEN.search(e.text):
             yield self.note("fetch-sets-seen")
-        if _LITERAL.search(e.text):
+        if literal_of(line.data):
             yield self.note("literal")
 
     def _credentials(self, i: int, e: Exchange) -> Note:
@@ -227,7 +122,7 @@ class ImapReading(Reading):
         line = self.lines[i]
         if line.kind == "content":
             return self.noted(self.content(i, e), self.catalog.data["FETCH"].anchor)
-        if i in self._rests:
+        if self._turn[i].rest:
             return self.noted(Note("", "", ()))
         first, _, rest = text_of(line).partition(" ")
         condition = _CONDITION.fullmatch(rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 
 from labserver.catalog.reading import (
@@ -15,7 +14,6 @@ from labserver.catalog.reading import (
     sentences,
     size,
     text_of,
-    void,
 )
 from labserver.tables import Note, Outcome
 from labserver.transcript import Line, ProtocolName
@@ -30,35 +28,6 @@ class Pop3Reading(Reading):
 
     protocol: ProtocolName = "POP3"
 
-    def _exchanges(self) -> list[Exchange]:
-        exchanges, waiting = [self.greeting], deque([self.greeting])
-        asking: Exchange | None = None
-        answered = self.greeting
-        for i, line in enumerate(self.lines):
-            status = self._status(i)
-            if self.begins_tls(i):
-                void(waiting)
-                waiting.clear()
-            if line.who == "C" and line.kind in ("content", "credentials") and asking:
-                asking.said.append(i)
-            elif line.who == "C":
-                asking = self._asked(i, line)
-                exchanges.append(asking)
-                waiting.append(asking)
-            elif status and waiting:
-                answered = waiting[0]
-                answered.line = i if answered.line < 0 else answered.line
-                answered.replies.append(i)
-                if status != "+":
-                    answered.settle(status)
-                    waiting.popleft()
-            elif not status and answered.code == "+OK":
-                # A line of a list, message content, or the dot that ends either.
-                answered.replies.append(i)
-            else:
-                exchanges.append(Exchange("", i, typed=False, replies=[i]))
-        return exchanges
-
     def _asked(self, i: int, line: Line) -> Exchange:
         if line.kind != "command":
             return Exchange("", i, typed=True)
@@ -68,20 +37,6 @@ class Pop3Reading(Reading):
         if verb.upper() in self.catalog.commands:
             return Exchange(verb.upper(), i, typed=True, text=rest.strip())
         return Exchange("", i, typed=True, text=text.strip())
-
-    def _status(self, i: int) -> str:
-        """The status that a line of the server's starts with; empty where it has none."""
-        line = self.lines[i]
-        if line.who == "C" or line.kind in ("content", "end"):
-            return ""
-        match = _STATUS.fullmatch(text_of(line))
-        return match[1].upper() if match else ""
-
-    def _after(self, state: str, e: Exchange) -> str:
-        # A QUIT that isn't understood ends nothing.
-        return (
-            state if e.verb == "QUIT" and e.text and e.code == "-ERR" else super()._after(state, e)
-        )
 
     # -- the client's lines
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from labserver.catalog.strangers import spoken_instead
 from labserver.tables import Note, Outcome, load
 from labserver.transcript import Line, ProtocolName, Session, readable
+from labserver.turns import Exchange as Heard
+from labserver.turns import Turn, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,10 @@ class Exchange:
     """Whether all before it was answered, so that the state is known."""
     blind: bool = False
     """Whether it was said before all earlier answers were there (pipelining)."""
+    heard: Heard = field(default_factory=lambda: Heard("", typed=False))
+    """The same as the turns have it."""
     void: bool = False
     """Whether TLS began before it was answered, so that it never will be."""
-
-    def settle(self, code: str) -> None:
-        """This reply completes it."""
-        self.code, self.settled = code, True
 
 
 _BARE_LF = re.compile(rb"(?<!\r)\n\Z")
@@ -139,12 +139,6 @@ def cut(word: str) -> str:
     return word if len(word) <= _QUOTED else word[:_QUOTED] + "…"
 
 
-def void(exchanges: Collection[Exchange]) -> None:
-    """TLS begins: none of these will be answered."""
-    for e in exchanges:
-        e.void = True
-
-
 class Reading(ABC):
     """A session read against the catalog of its protocol."""
 
@@ -160,6 +154,9 @@ class Reading(ABC):
         begins = self.lines[self._first].data if self._first >= 0 else b""
         self._stranger = spoken_instead(begins)
         """The protocol that the client begins with instead of mail, if it does."""
+        self._turns = Turns(self.protocol, states=False)
+        self._turn: list[Turn] = []
+        """What each line is in the dialogue."""
         self.greeting = Exchange("greeting", -1, typed=False)
         self.exchanges = [e for e in self._exchanges() if e.line >= 0]
         self._unheard = frozenset(e.line for e in self.exchanges if self._is_unheard(e))
@@ -189,14 +186,37 @@ class Reading(ABC):
         """What each line means."""
         return tuple(self._meaning(i, self._owner[i]) for i in range(len(self.lines)))
 
+    def _exchanges(self) -> list[Exchange]:
+        """Every line put into exactly one exchange, in the order they begin."""
+        turns = self._turns
+        known = {turns.asking: self.greeting}
+        for i, line in enumerate(self.lines):
+            if self.begins_tls(i):
+                turns.start_tls()
+            turn = turns.hear(line.who, line.data, line.kind)
+            e = known.get(turn.exchange)
+            if e is None:
+                typed = turn.exchange.typed
+                e = self._asked(i, line) if typed else Exchange("", i, typed=False)
+                known[turn.exchange] = e
+            if line.who == "S":
+                e.line = i if e.line < 0 else e.line
+                e.replies.append(i)
+            elif i != e.line:
+                e.said.append(i)
+            self._turn.append(turn)
+        for heard, e in known.items():
+            e.heard, e.code, e.settled, e.void = heard, heard.code, heard.settled, heard.void
+        return list(known.values())
+
     def _lines_of(self, e: Exchange) -> tuple[int, ...]:
         return tuple(sorted({e.line, *e.said, *e.replies}))
 
     # -- what a protocol adds
 
     @abstractmethod
-    def _exchanges(self) -> list[Exchange]:
-        """Every line put into exactly one exchange, in the order the server takes them."""
+    def _asked(self, i: int, line: Line) -> Exchange:
+        """What a line of the client's that begins an exchange asks."""
 
     @abstractmethod
     def _said_by_server(self, i: int, e: Exchange) -> Meaning:
@@ -230,16 +250,12 @@ class Reading(ABC):
             e.before, e.earlier, e.certain, e.blind = state, earlier, certain, e.line < heard
             heard = max(heard, *e.replies, -1)
             outcome = self.outcome(e.code)
-            state = e.after = self._after(state, e)
+            state = e.after = self._turns.after(self.catalog, state, e.heard, e.code)
             if outcome == "done":
                 # Under fresh TLS everything said before is forgotten.
                 forgets = e.verb in ("STARTTLS", "STLS")
                 earlier = frozenset({e.verb}) if forgets else earlier | {e.verb}
             certain = certain and (e.settled or e.void or not e.typed)
-
-    def _after(self, state: str, e: Exchange) -> str:
-        """The state that it leads to."""
-        return self.catalog.after(state, e.verb, e.code)
 
     def _find_problems(self) -> Iterator[Problem]:
         for e in self.exchanges:

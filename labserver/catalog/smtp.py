@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections import deque
 from collections.abc import Iterator
 
 from labserver.catalog.reading import (
@@ -16,7 +15,6 @@ from labserver.catalog.reading import (
     sentences,
     size,
     text_of,
-    void,
 )
 from labserver.tables import Note, enhanced
 from labserver.transcript import Line, ProtocolName, Session, readable
@@ -39,8 +37,6 @@ class SmtpReading(Reading):
     protocol: ProtocolName = "SMTP"
 
     def __init__(self, session: Session) -> None:
-        self._begins: set[int] = set()
-        """Lines that begin a reply."""
         super().__init__(session)
         self._offers_login = session.listener.startswith("submission") or any(
             _OFFERS_LOGIN.match(line.data) for line in self.lines if line.who == "S"
@@ -54,36 +50,6 @@ class SmtpReading(Reading):
                 recipients = 0
             self._accepted[e.line] = recipients
             recipients += e.verb == "RCPT" and self.outcome(e.code) == "done"
-
-    def _exchanges(self) -> list[Exchange]:
-        exchanges, waiting = [self.greeting], deque([self.greeting])
-        asking: Exchange | None = None
-        begins = True
-        for i, line in enumerate(self.lines):
-            if self.begins_tls(i):
-                void(waiting)
-                waiting.clear()
-            if line.who == "C" and line.kind in ("content", "credentials") and asking:
-                asking.said.append(i)
-            elif line.who == "C":
-                asking = self._asked(i, line)
-                exchanges.append(asking)
-                waiting.append(asking)
-            else:
-                if not waiting:
-                    exchanges.append(Exchange("", i, typed=False))
-                    waiting.append(exchanges[-1])
-                e = waiting[0]
-                e.line = i if e.line < 0 else e.line
-                e.replies.append(i)
-                if begins:
-                    self._begins.add(i)
-                code, last, _ = self._parts(i)
-                begins = last
-                if last and not (e.verb == "AUTH" and code == "334"):
-                    e.settle(code)
-                    waiting.popleft()
-        return exchanges
 
     def _asked(self, i: int, line: Line) -> Exchange:
         if line.kind == "end":
@@ -171,7 +137,7 @@ class SmtpReading(Reading):
             return self.noted(self.note("no-reply"))
         reply = self.catalog.replies.get(code)
         anchor = reply.anchor if reply else ""
-        if i in self._begins:
+        if self._turn[i].begins:
             meaning = self._answer(i, e)
         elif e.verb == "EHLO" and code == "250":
             meaning = self._extension(text, tls=self.lines[i].tls)

@@ -11,7 +11,7 @@ secret stands is `dialogue.py`'s.
 """
 
 from labserver.turns.due import Due
-from labserver.turns.imap import ImapTurns, Literal, literal_of
+from labserver.turns.imap import ImapTurns, Literal, is_shapeless, literal_of
 from labserver.turns.pop3 import Pop3Turns
 from labserver.turns.smtp import SmtpTurns
 from labserver.turns.turn import Answer, Exchange, Expected, Turn
@@ -28,5 +28,6 @@ __all__ = [
     "SmtpTurns",
     "Turn",
     "Turns",
+    "is_shapeless",
     "literal_of",
 ]

@@ -40,6 +40,11 @@ def literal_of(line: bytes) -> Literal | None:
     return Literal(int(match[1]) if len(match[1]) < 19 else 10**18, bool(match[2]))
 
 
+def is_shapeless(e: Exchange) -> bool:
+    """Whether a command has no tag in front, or nothing but a tag."""
+    return bool(e.line) and not _SHAPE.match(e.line)
+
+
 class ImapTurns(Turns, protocol="IMAP"):
     """Commands are answered by their tags, in any order, with untagged responses between."""
 
@@ -130,7 +135,7 @@ class ImapTurns(Turns, protocol="IMAP"):
             e = self.open[0] if self.open else Exchange("", typed=False)
             if status != "BAD":
                 return e, "*"
-            shapeless = [e for e in self.open if e.line and not _SHAPE.match(e.line)]
+            shapeless = [e for e in self.open if is_shapeless(e)]
             if shapeless:
                 self._close(shapeless[0], status)
             else:
