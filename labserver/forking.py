@@ -8,11 +8,8 @@ takes. What differs is the server's own answer.
 from __future__ import annotations
 
 import contextlib
-import re
 import textwrap
 import threading
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +25,7 @@ from labserver.listeners import TABLE
 from labserver.logs import ABSENT, HIDDEN
 from labserver.network import Network
 from labserver.transcript import MASK, Line, ProtocolName, Session, numbered
+from labserver.turns import Turns
 
 _PATIENCE = 120.0
 """Seconds of virtual time that a client waits for an answer."""
@@ -117,9 +115,10 @@ def fork(
     expect("fork(lab=…)", lab, Lab, NoneType, wanted="a lab or None")
     _check_line(session, line, insert)
     at = line - 1
-    turns = _turns(session, changed=None if insert else at)
-    waits = turns[at].waits if at < len(turns) else True
-    turns[at : at + (not insert)] = [_Turn(_changed(session, at, text, insert), waits)]
+    sayings = _sayings(session, changed=None if insert else at)
+    waits = sayings[at].waits if at < len(sayings) else True
+    rest = not insert and sayings[at].rest
+    sayings[at : at + (not insert)] = [_Saying(_changed(session, at, text, insert), waits, rest)]
     earlier = _earlier(session, lab) if lab is not None else []
     began = [*earlier, session][0].started if lab is not None else None
     network = InlineNetwork()
@@ -127,7 +126,7 @@ def fork(
         with _fresh_lab(network, lab) as fresh:
             for one in earlier:
                 _play_earlier(fresh, one, began)
-            changed, unsaid = _play(fresh, session, turns, began)
+            changed, unsaid = _play(fresh, session, sayings, began)
     finally:
         network.close()
     return Fork(session, changed, _parting(session, changed), at not in unsaid)
@@ -166,14 +165,17 @@ def _changed(session: Session, at: int, text: str, insert: bool) -> Line:
     return Line(0.0, "C", data, False, kind, len(data))
 
 
-class _Turn(NamedTuple):
-    """A line, and whether who says it has waited for the answer to what was said before."""
+class _Saying(NamedTuple):
+    """A line as it is to be said."""
 
     line: Line
     waits: bool
+    """Who says it has waited for the answer to what was said before."""
+    rest: bool = False
+    """It ends a command that goes on after a literal."""
 
 
-def _turns(session: Session, *, changed: int | None = None) -> list[_Turn]:
+def _sayings(session: Session, *, changed: int | None = None) -> list[_Saying]:
     """All lines of a session, if the client's are there as they were said but for a changed one."""
     if session.dropped:
         raise ValueError(
@@ -196,11 +198,17 @@ def _turns(session: Session, *, changed: int | None = None) -> list[_Turn]:
                 f"The password in line {number} is masked, so it can't be said again; take the "
                 "session from a lab, or a log that still holds it."
             )
-    before = (None, *session.lines)
-    return [
-        _Turn(line, last is None or last.who == "S" or last.tls != line.tls)
-        for last, line in zip(before, session.lines, strict=False)
-    ]
+    heard = Turns(session.protocol, states=False)
+    sayings: list[_Saying] = []
+    last: Line | None = None
+    for line in session.lines:
+        changes = last is not None and last.tls != line.tls
+        if changes:
+            heard.start_tls()
+        turn = heard.hear(line.who, line.data, line.kind)
+        sayings.append(_Saying(line, last is None or last.who == "S" or changes, turn.rest))
+        last = line
+    return sayings
 
 
 def _fresh_lab(network: Network, like: Lab | None) -> Lab:
@@ -237,7 +245,7 @@ def _earlier(session: Session, lab: Lab) -> list[Session]:
 
 def _play_earlier(lab: Lab, session: Session, began: datetime | None) -> None:
     try:
-        _play(lab, session, _turns(session), began)
+        _play(lab, session, _sayings(session), began)
     except ValueError as error:
         raise ValueError(
             f"Session {session.number}, before this one, can't be said again, so its mail would "
@@ -246,7 +254,7 @@ def _play_earlier(lab: Lab, session: Session, began: datetime | None) -> None:
 
 
 def _play(
-    lab: Lab, session: Session, turns: Sequence[_Turn], began: datetime | None
+    lab: Lab, session: Session, sayings: Sequence[_Saying], began: datetime | None
 ) -> tuple[Session, set[int]]:
     """Say all the client's lines that the server takes, each when it was said after `began`.
 
@@ -265,13 +273,13 @@ def _play(
         raise ValueError(f"This session can't be said again here: {error}") from error
     unsaid: set[int] = set()
     with contextlib.closing(client):
-        for number, (line, waits) in enumerate(turns):
+        for number, (line, waits, rest) in enumerate(sayings):
             if line.who == "C":
                 if waits:
                     client.listen(_PATIENCE)
                     if began is not None:
                         _wait_until(lab, before + line.at)
-                if not client.say(line):
+                if not client.say(line, rest=rest):
                     unsaid.add(number)
         client.listen(_PATIENCE)
         if session.ending == "the server closed the connection":
@@ -291,9 +299,8 @@ class _Client:
 
     def __init__(self, lab: Lab, listener: str, protocol: ProtocolName) -> None:
         self._lab = lab
-        self._ear = _EARS[protocol]()
-        self._cutter = dialogue(protocol)
-        self._read = 0
+        self._dialogue = dialogue(protocol)
+        self._turns = self._dialogue.turns
         self._unsent = bytearray()
         """Said without waiting, so that it has to go together."""
         self._gone = False
@@ -306,17 +313,30 @@ class _Client:
         self._tls = True
         self._sock = self._lab.tls.wrap_socket(self._sock, server_hostname=self._lab.hostname)
 
-    def say(self, line: Line) -> bool:
-        """Say a line, if the server takes it now."""
-        if self._gone or not self._ear.takes(line):
+    def say(self, line: Line, *, rest: bool) -> bool:
+        """Say a line, if the server takes it now; `rest` where it ends a command that goes on
+        after a literal.
+        """
+        if self._gone or not self._takes(line, rest):
             return False
-        if self._ear.tls_is_due and not self._tls:
+        if self._turns.tls_due and not self._tls:
             self._start_tls()
-        self._ear.tls_is_due = False
         self._unsent += line.data
-        self._ear.said(line)
-        self._heard("C", line.data)
+        self._dialogue.feed(0.0, "C", line.data, self._tls)
         return True
+
+    def _takes(self, line: Line, rest: bool) -> bool:
+        """Whether that is what the server waits for."""
+        due = self._turns.due["C"]
+        if line.kind != "command":
+            # A name or a password goes nowhere but into a login, where it is masked.
+            fits = line.kind == due.kind or (line.kind == "content" and due.form == "octets")
+            return due.form != "wait" and (fits or (line.kind == "end" and due.form == "dot"))
+        if line.data.strip().upper() == b"DONE" and self._turns.protocol == "IMAP":
+            return self._turns.idles
+        if rest and not due.rest:
+            return False
+        return due.kind == "command" or (due.form == "wait" and not due.octets)
 
     def listen(self, seconds: float, *, until_the_end: bool = False) -> None:
         """Hear what is due, for at most so many seconds of virtual time."""
@@ -326,7 +346,7 @@ class _Client:
             self._gone = True
         self._unsent.clear()
         while not self._gone:
-            waits = until_the_end or self._ear.waits
+            waits = until_the_end or self._turns.answer_due
             self._sock.settimeout(seconds if waits else 0.0)
             try:
                 data = self._sock.recv(_PIECE)
@@ -335,209 +355,10 @@ class _Client:
             except ConnectionError:
                 data = b""
             self._gone = not data
-            self._heard("S", data)
-
-    def _heard(self, who: str, data: bytes) -> None:
-        self._cutter.feed(0.0, "C" if who == "C" else "S", data, self._tls)
-        lines = self._cutter.lines
-        for line in lines[self._read :]:
-            if line.who == "S":
-                self._ear.heard(line)
-        self._read = len(lines)
+            self._dialogue.feed(0.0, "S", data, self._tls)
 
     def close(self) -> None:
         self._sock.close()
-
-
-class _Ear(ABC):
-    """What a client has to know of the dialogue to tell what it may say next."""
-
-    def __init__(self) -> None:
-        self.tls_is_due = False
-        """The server is ready for TLS."""
-        self._challenged = False
-        """The server asks for credentials."""
-
-    @property
-    @abstractmethod
-    def waits(self) -> bool:
-        """Whether an answer is due."""
-
-    @abstractmethod
-    def takes(self, line: Line) -> bool:
-        """Whether that line can be said now."""
-
-    @abstractmethod
-    def said(self, line: Line) -> None:
-        """The client said this."""
-
-    @abstractmethod
-    def heard(self, line: Line) -> None:
-        """The server said this."""
-
-
-class _SmtpEar(_Ear):
-    """RFC 5321: one reply for each command, and for the end of each message."""
-
-    _BDAT = re.compile(rb"\s*BDAT +0*[1-9]", re.I)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._asked = deque(["greeting"])
-        """What isn't answered yet."""
-        self._content = False
-        """The server waits for a message, until its dot."""
-        self._chunk = False
-
-    @property
-    def waits(self) -> bool:
-        return bool(self._asked)
-
-    def takes(self, line: Line) -> bool:
-        if line.kind == "content":
-            return self._content or self._chunk
-        if line.kind == "end":
-            return self._content
-        if line.kind == "credentials":
-            return self._challenged
-        return not (self._content or self._chunk or self._challenged)
-
-    def said(self, line: Line) -> None:
-        self._challenged = False
-        if line.kind == "command":
-            self._chunk = bool(self._BDAT.match(line.data))
-            if not self._chunk:
-                self._asked.append(b"".join(line.data[:16].upper().split()[:1]).decode("latin-1"))
-        elif line.kind == "credentials":
-            self._asked.append("AUTH")
-        elif line.kind == "end":
-            self._content = False
-            self._asked.append("end")
-        elif self._chunk:
-            self._chunk = False
-            self._asked.append("BDAT")
-
-    def heard(self, line: Line) -> None:
-        if line.data[3:4] == b"-" or not self._asked:
-            return
-        verb, code = self._asked.popleft(), line.data[:3]
-        self._challenged = verb == "AUTH" and code == b"334"
-        self._content = self._content or (verb == "DATA" and code == b"354")
-        self.tls_is_due = verb == "STARTTLS" and code == b"220"
-
-
-class _Pop3Ear(_Ear):
-    """RFC 1939: one status for each command, and after some of them lines up to a dot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._asked: deque[list[bytes]] = deque([[b"greeting"]])
-        self._listing = False
-
-    @property
-    def waits(self) -> bool:
-        return bool(self._asked) or self._listing
-
-    def takes(self, line: Line) -> bool:
-        return self._challenged == (line.kind == "credentials")
-
-    def said(self, line: Line) -> None:
-        self._challenged = False
-        answers = line.kind == "credentials"
-        self._asked.append([b"AUTH", b"-"] if answers else line.data[:512].upper().split())
-
-    def heard(self, line: Line) -> None:
-        if self._listing or not self._asked:
-            self._listing = self._listing and line.kind != "end"
-            return
-        words = self._asked.popleft()
-        verb, good = b"".join(words[:1]), line.data[:3].upper() == b"+OK"
-        self._challenged = verb == b"AUTH" and line.data[:2] in (b"+ ", b"+\r")
-        several = verb in (b"RETR", b"TOP", b"CAPA")
-        several = several or (verb in (b"LIST", b"UIDL", b"AUTH") and len(words) == 1)
-        self._listing = good and several
-        self.tls_is_due = good and verb == b"STLS"
-
-
-class _ImapEar(_Ear):
-    """RFC 3501: a tagged answer for each command; `+` gives leave for a literal's octets."""
-
-    _LITERAL = re.compile(rb"\{(\d{1,18})(\+?)\}\r\n$")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._greeted = False
-        self._open: set[bytes] = set()
-        """Tags that aren't answered yet."""
-        self._tag = self._verb = b""
-        self._leave = False
-        """The server said `+` and waits for what it gives leave for."""
-        self._literal = False
-        """A literal is announced, and its octets are due."""
-        self._unasked = False
-        """They may be sent without leave."""
-        self._goes_on = False
-        """What comes next ends the command that the literal stands in."""
-        self._skips = False
-        """As its literal isn't taken, what ends that command isn't, either."""
-
-    @property
-    def waits(self) -> bool:
-        return not self._greeted or (bool(self._open) and not self._leave)
-
-    def takes(self, line: Line) -> bool:
-        taken = self._takes(line)
-        self._skips = not taken and line.kind in ("content", "credentials")
-        return taken
-
-    def _takes(self, line: Line) -> bool:
-        if line.kind == "credentials" and line.data.endswith(b"\r\n"):
-            return self._leave and self._verb == b"AUTHENTICATE" and not self._literal
-        if line.kind in ("content", "credentials"):
-            # A name or a password goes nowhere but into a LOGIN, where it is masked.
-            fits = line.kind == "content" or self._verb == b"LOGIN"
-            return fits and self._literal and (self._leave or self._unasked)
-        if self._skips and not self._goes_on:
-            return False
-        if self._literal:
-            # The server waits for octets and would take a command for them.
-            return False
-        if line.data.strip().upper() == b"DONE":
-            return self._leave and self._verb == b"IDLE"
-        return not (self._leave and self._verb == b"AUTHENTICATE")
-
-    def said(self, line: Line) -> None:
-        self._leave = False
-        if line.kind != "command":
-            self._goes_on, self._literal = self._literal, False
-            return
-        words = line.data[:512].split(maxsplit=2)
-        if not self._goes_on and line.data.strip().upper() != b"DONE":
-            self._tag = b"".join(words[:1])
-            self._verb = b"".join(words[1:2]).upper()
-            self._open.add(self._tag)
-        literal = self._LITERAL.search(line.data)
-        octets = int(literal[1]) if literal else 0
-        self._literal, self._unasked = octets > 0, bool(literal and literal[2])
-        self._goes_on = literal is not None and not octets
-
-    def heard(self, line: Line) -> None:
-        first, _, rest = line.data[:512].partition(b" ")
-        if first.strip() == b"+":
-            self._leave = True
-        elif not self._greeted:
-            self._greeted = True
-        elif first in self._open and line.kind == "reply":
-            self._open.discard(first)
-            if first == self._tag:
-                self._leave = self._literal = self._goes_on = False
-                good = rest[:2].upper() == b"OK"
-                self.tls_is_due = good and self._verb == b"STARTTLS"
-        elif first == b"*" and rest[:3].upper() == b"BYE":
-            self._open.clear()
-
-
-_EARS: dict[ProtocolName, type[_Ear]] = {"SMTP": _SmtpEar, "POP3": _Pop3Ear, "IMAP": _ImapEar}
 
 
 # -- the two beside each other

@@ -191,6 +191,10 @@ class ImapTurns(Turns, protocol="IMAP"):
     # -- what comes next
 
     @property
+    def idles(self) -> bool:
+        return any(e.continued for e in self._idling)
+
+    @property
     def answer_due(self) -> bool:
         """Whether the server owes an answer: not to an IDLE that goes on."""
         going = [e for e in self._idling if e.continued]

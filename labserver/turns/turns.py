@@ -76,11 +76,12 @@ class Turns:
         return self._command(line) if kind == "command" else self._add(kind)
 
     def start_tls(self) -> None:
-        """TLS begins: what isn't answered never will be."""
-        for e in self.open:
-            e.void = True
-        self.forget()
+        """TLS begins: what isn't answered never will be, but for a greeting after nothing else."""
         self.tls = True
+        if self._greeted or len(self.open) > 1:
+            for e in self.open:
+                e.void = True
+            self.forget()
 
     def forget(self) -> None:
         """Expect no more of what was said so far: a log may have lost the answers."""
@@ -94,6 +95,11 @@ class Turns:
             if now.form in ("dot", "octets", "rows") or now.rest:
                 return side
         return "S" if self._is_reply(line) else "C"
+
+    @property
+    def idles(self) -> bool:
+        """Whether an IDLE goes on, which only DONE ends."""
+        return False
 
     @property
     def answer_due(self) -> bool:
