@@ -1,8 +1,8 @@
 """Sends what a reader types to a lab, as it stands, each line after the full reply to the last.
 
-It knows just enough of each protocol to tell when a reply is complete and what the server waits
-for: message content, a literal, an answer to a challenge, a TLS handshake. What goes wrong on the
-way is no error but one sentence beside the dialogue. Nothing here knows IPython.
+When a reply is complete and what the server waits for (message content, a literal, an answer to a
+challenge, a TLS handshake) is told by `turns/`. What goes wrong on the way is no error but one
+sentence beside the dialogue. Nothing here knows IPython.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,7 +20,8 @@ from labserver.lab import Lab
 from labserver.listeners import TABLE, spoken_on
 from labserver.notebook.card import note
 from labserver.notebook.dialogue import dialogue
-from labserver.transcript import ProtocolName, Session
+from labserver.transcript import LineKind, ProtocolName, Session
+from labserver.turns import Due, Turn, Turns
 
 LineEnd = Literal["crlf", "lf", "cr"]
 
@@ -38,6 +38,8 @@ SECONDS = 5.0
 _LINE_RULE: Mapping[ProtocolName, str] = MappingProxyType(
     {"SMTP": "RFC 5321 §2.3.8", "POP3": "RFC 1939 §3", "IMAP": "RFC 3501 §2.2"}
 )
+_FAREWELLS = ("QUIT", "LOGOUT")
+_WHERE_TO_LOG_IN = " Logging in is for submission: -l submission."
 _END_NAMES = {b"\n": "LF alone", b"\r": "CR alone"}
 
 
@@ -79,11 +81,12 @@ def converse(
     Raises `LabError` where the lab has no such listener, `OSError` where nobody answers there.
     """
     address = lab.address(listener)
-    speak = next(kind for kind in (_Smtp, _Pop3, _Imap) if listener in SPOKEN_ON[kind.protocol])
+    protocol = next(name for name, listeners in SPOKEN_ON.items() if listener in listeners)
     before = max((session.number for session in lab.sessions), default=0)
     sock = lab.network.connect(address, timeout)
     end = LINE_ENDS[line_end]
-    conversation = speak(lab, listener, sock, _Text(text, end), timeout, tags=tags)
+    turns = Turns(protocol, states=False)
+    conversation = _Conversation(lab, listener, turns, sock, _Text(text, end), timeout, tags=tags)
     try:
         conversation.run(login, tls, pipelined)
     finally:
@@ -124,15 +127,32 @@ class _Text:
         return self.rest.count(self.end) + broken
 
 
-class _Conversation(ABC):
+_WELCOME: Mapping[ProtocolName, tuple[str, ...]] = MappingProxyType(
+    {"SMTP": ("220",), "POP3": ("+OK",), "IMAP": ("OK", "PREAUTH")}
+)
+_HELLO = b"EHLO client.example"
+_START_TLS: Mapping[ProtocolName, tuple[bytes, ...]] = MappingProxyType(
+    {"SMTP": (_HELLO, b"STARTTLS"), "POP3": (b"STLS",), "IMAP": (b"STARTTLS",)}
+)
+
+
+class _Conversation:
     """One connection to the lab, from the greeting to the end."""
 
-    protocol: ProtocolName
-
     def __init__(
-        self, lab: Lab, listener: str, sock: Any, text: _Text, timeout: float, *, tags: bool
+        self,
+        lab: Lab,
+        listener: str,
+        turns: Turns,
+        sock: Any,
+        text: _Text,
+        timeout: float,
+        *,
+        tags: bool,
     ) -> None:
-        self.lab, self.listener, self.text = lab, listener, text
+        self.lab, self.listener, self.turns, self.text = lab, listener, turns, text
+        self._number = 0
+        """Of the latest tag."""
         self.notes: list[str] = []
         self.tags = tags
         self._sock, self._file = sock, sock.makefile("rb")
@@ -152,7 +172,7 @@ class _Conversation(ABC):
         try:
             if TABLE[self.listener].implicit:
                 self.handshake()
-            if not self.welcome():
+            if self.reply().code not in _WELCOME[self.turns.protocol]:
                 raise _Over("The server doesn't want to talk now.")
             if (tls or login) and not self._tls and self.lab.can.tls:
                 self.start_tls()
@@ -189,34 +209,98 @@ class _Conversation(ABC):
         except OSError:
             pass
 
-    # -- what a protocol adds
+    # -- our own commands, before the reader's lines
 
-    @abstractmethod
-    def welcome(self) -> bool:
-        """Hear the greeting; whether the server is willing."""
-
-    @abstractmethod
     def start_tls(self) -> None:
-        """Ask for TLS and start it, before the reader's lines."""
+        """Ask for TLS and start it."""
+        for command in _START_TLS[self.turns.protocol]:
+            self.ask(command)
+        if not self.turns.tls_due:
+            raise _Over("The server offers no TLS here.")
+        self.handshake()
 
-    @abstractmethod
     def log_in(self, address: str, password: str) -> None:
-        """Log in, before the reader's lines."""
+        """Log in."""
+        if self.turns.protocol == "SMTP":
+            secret = base64.b64encode(f"\0{address}\0{password}".encode())
+            commands, hint = [_HELLO, b"AUTH PLAIN " + secret], _WHERE_TO_LOG_IN
+        elif self.turns.protocol == "POP3":
+            commands, hint = [b"USER " + address.encode(), b"PASS " + password.encode()], ""
+        else:
+            quoted = re.sub(r'([\\"])', r"\\\1", password)
+            commands, hint = [f'LOGIN "{address}" "{quoted}"'.encode()], ""
+        code = [self.ask(command).code for command in commands][-1]
+        if code not in ("235", "+OK", "OK"):
+            raise _Over(f"The server didn't let you log in.{hint}")
 
-    @abstractmethod
+    # -- the reader's lines
+
     def exchange(self, line: bytes) -> None:
         """Say a line of the text with all that belongs to it, and hear the full reply."""
+        self.say(self._tagged(line) if self.tags else line)
+        turn: Turn | None = None
+        while True:
+            due = self.turns.due["C"]
+            if due.form == "octets":
+                self.say(self.counted(due.octets), due.kind)
+            elif due.form == "dot":
+                self.say(self.next_line("the line with a single dot, and has stored nothing"))
+            elif due.rest:
+                self.say(self.next_line("the end of the command after the literal"))
+            elif due.kind == "credentials" and due.form == "line":
+                self.say(self.next_line("your answer to its question"))
+            elif self.turns.idles:
+                self.say(self.next_line("DONE"))
+                turn = self.reply()
+            elif self.turns.answer_due:
+                turn = self.reply()
+                self._expect_leave(due, turn)
+            else:
+                break
+        if self.turns.tls_due:
+            self.handshake()
+        if turn and turn.exchange.verb in _FAREWELLS and turn.code in ("221", "+OK", "OK"):
+            self._farewell = turn.exchange.verb
+
+    def _expect_leave(self, due: Due, turn: Turn) -> None:
+        """Raises `_Over` where the announced octets are refused."""
+        announced = due.octets or due.kind == "content"
+        if due.form == "wait" and announced and turn.code != "+":
+            self.text.octets(due.octets)
+            self.text.line()
+            raise _Over("The server refused the literal, so it wasn't sent.")
 
     # -- speaking and listening
 
-    def say(self, octets: bytes) -> None:
+    def say(self, octets: bytes, kind: LineKind | None = None) -> None:
         """Send some of the text, unless all of it has left already."""
         if not self._sent_ahead:
             self._send(octets)
+        self.turns.hear("C", octets, kind)
 
-    def ask(self, line: bytes) -> None:
-        """Send a line of our own."""
-        self._send(line + b"\r\n")
+    def ask(self, command: bytes) -> Turn:
+        """Send a command of our own, and hear the end of the reply."""
+        line = (self._tagged(command) if self.turns.protocol == "IMAP" else command) + b"\r\n"
+        self._send(line)
+        self.turns.hear("C", line)
+        return self.reply()
+
+    def _tagged(self, command: bytes) -> bytes:
+        self._number += 1
+        return b"a%03d %b" % (self._number, command)
+
+    def reply(self) -> Turn:
+        """Hear all until a reply is complete; its last line."""
+        while True:
+            due = self.turns.due["S"]
+            if due.form == "octets":
+                turn = self.turns.hear("S", self.hear_octets(due.octets))
+            else:
+                turn = self.turns.hear("S", self.hear())
+            # Behind a BYE that greets nobody comes only the end.
+            leaves = turn.code == "BYE" and turn.exchange.verb != "greeting"
+            if (turn.completes or turn.code == "BAD") and not leaves:
+                return turn
 
     def _send(self, octets: bytes) -> None:
         try:
@@ -238,14 +322,15 @@ class _Conversation(ABC):
             raise _Over(self._server_left())
         return line
 
-    def hear_octets(self, count: int) -> None:
+    def hear_octets(self, count: int) -> bytes:
         """A literal from the server."""
         try:
-            got = self._file.read(count)
+            got: bytes = self._file.read(count)
         except OSError as error:
             raise _Over(self._silence()) from error
         if len(got) < count:
             raise _Over(self._server_left())
+        return got
 
     def handshake(self) -> None:
         """Start TLS on this connection."""
@@ -260,6 +345,7 @@ class _Conversation(ABC):
             raise _Over(f"TLS could not be started: {_reason(error)}.") from error
         self._file = self._sock.makefile("rb")
         self._tls = True
+        self.turns.start_tls()
 
     def _silence(self) -> str:
         seconds = "one second" if self._timeout == 1 else f"{self._timeout:g} seconds"
@@ -268,7 +354,7 @@ class _Conversation(ABC):
             return sentence
         return (
             f"{sentence} It still waits for the end: a line ends with CR LF, and yours ended with "
-            f"{_END_NAMES[self.text.end]} ({_LINE_RULE[self.protocol]})."
+            f"{_END_NAMES[self.text.end]} ({_LINE_RULE[self.turns.protocol]})."
         )
 
     def _server_left(self) -> str:
@@ -294,183 +380,6 @@ class _Conversation(ABC):
                 f"line ends counted: the server still waits for {count - len(octets):,}."
             )
         return octets
-
-
-class _Smtp(_Conversation):
-    """RFC 5321."""
-
-    protocol: ProtocolName = "SMTP"
-    _NAME = b"client.example"
-    _BDAT = re.compile(rb"BDAT[ \t]+(\d{1,9})\b", re.I)
-
-    def welcome(self) -> bool:
-        return self._reply() == b"220"
-
-    def start_tls(self) -> None:
-        self._introduce()
-        self.ask(b"STARTTLS")
-        if self._reply() != b"220":
-            raise _Over("The server offers no TLS here.")
-        self.handshake()
-
-    def log_in(self, address: str, password: str) -> None:
-        self._introduce()
-        secret = base64.b64encode(f"\0{address}\0{password}".encode())
-        self.ask(b"AUTH PLAIN " + secret)
-        if self._reply() != b"235":
-            raise _Over(
-                "The server didn't let you log in. Logging in is for submission: -l submission."
-            )
-
-    def _introduce(self) -> None:
-        self.ask(b"EHLO " + self._NAME)
-        self._reply()
-
-    def exchange(self, line: bytes) -> None:
-        verb = line.split(maxsplit=1)[0].upper() if line.strip() else b""
-        self.say(line)
-        if chunk := self._BDAT.match(line):
-            self.say(self.counted(int(chunk[1])))
-        code = self._reply()
-        while code == b"334":
-            self.say(self.next_line("your answer to its question"))
-            code = self._reply()
-        if verb == b"DATA" and code == b"354":
-            self._content()
-            code = self._reply()
-        if verb == b"STARTTLS" and code == b"220":
-            self.handshake()
-        if code == b"221":
-            self._farewell = "QUIT"
-
-    def _content(self) -> None:
-        """Everything up to the line with a single dot."""
-        while True:
-            line = self.next_line("the line with a single dot, and has stored nothing")
-            self.say(line)
-            if line == b"." + self.text.end:
-                return
-
-    def _reply(self) -> bytes:
-        """The code of the next complete reply (RFC 5321 section 4.2.1)."""
-        while True:
-            line = self.hear()
-            if line[3:4] != b"-":
-                return line[:3]
-
-
-class _Pop3(_Conversation):
-    """RFC 1939, with CAPA (RFC 2449) and AUTH (RFC 5034)."""
-
-    protocol: ProtocolName = "POP3"
-
-    def welcome(self) -> bool:
-        return self._ok()
-
-    def start_tls(self) -> None:
-        self.ask(b"STLS")
-        if not self._ok():
-            raise _Over("The server offers no TLS here.")
-        self.handshake()
-
-    def log_in(self, address: str, password: str) -> None:
-        self.ask(b"USER " + address.encode())
-        self._ok()
-        self.ask(b"PASS " + password.encode())
-        if not self._ok():
-            raise _Over("The server didn't let you log in.")
-
-    def _ok(self) -> bool:
-        return self.hear().startswith(b"+OK")
-
-    def exchange(self, line: bytes) -> None:
-        words = line.upper().split()
-        self.say(line)
-        reply = self.hear()
-        while reply.startswith(b"+ "):
-            self.say(self.next_line("your answer to its question"))
-            reply = self.hear()
-        if not reply.startswith(b"+OK"):
-            return
-        verb = words[0] if words else b""
-        alone = verb in (b"LIST", b"UIDL", b"AUTH") and len(words) == 1
-        if alone or verb in (b"CAPA", b"RETR", b"TOP"):
-            while self.hear().rstrip(b"\r\n") != b".":
-                pass
-        elif verb == b"STLS":
-            self.handshake()
-        elif verb == b"QUIT":
-            self._farewell = "QUIT"
-
-
-class _Imap(_Conversation):
-    """RFC 3501, with literals both ways and IDLE (RFC 2177)."""
-
-    protocol: ProtocolName = "IMAP"
-    _LITERAL = re.compile(rb"\{(\d{1,9})(\+?)\}\r?\n?$")
-    _number = 0
-
-    def welcome(self) -> bool:
-        greeting = self.hear()
-        return not greeting.upper().startswith(b"* BYE")
-
-    def start_tls(self) -> None:
-        if self._own(b"STARTTLS") != b"OK":
-            raise _Over("The server offers no TLS here.")
-        self.handshake()
-
-    def log_in(self, address: str, password: str) -> None:
-        quoted = re.sub(r'([\\"])', r"\\\1", password)
-        if self._own(f'LOGIN "{address}" "{quoted}"'.encode()) != b"OK":
-            raise _Over("The server didn't let you log in.")
-
-    def _own(self, command: bytes) -> bytes:
-        """Say a command of our own; how it was answered."""
-        tag = self._tag()
-        self.ask(tag + b" " + command)
-        return self._reply(tag)
-
-    def _tag(self) -> bytes:
-        self._number += 1
-        return f"a{self._number:03}".encode()
-
-    def exchange(self, line: bytes) -> None:
-        if self.tags:
-            line = self._tag() + b" " + line
-        tag, _, command = line.rstrip(b"\r\n").partition(b" ")
-        verb = command.split(maxsplit=1)[0].upper() if command.strip() else b""
-        self.say(line)
-        while literal := self._LITERAL.search(line):
-            count, unasked = int(literal[1]), bool(literal[2])
-            if not unasked and self._reply(tag) != b"+":
-                self.text.octets(count)
-                self.text.line()
-                raise _Over("The server refused the literal, so it wasn't sent.")
-            self.say(self.counted(count))
-            line = self.next_line("the end of the command after the literal")
-            self.say(line)
-        wanted = "DONE" if verb == b"IDLE" else "your answer to its question"
-        while (status := self._reply(tag)) == b"+":
-            self.say(self.next_line(wanted))
-        if status == b"OK" and verb == b"STARTTLS":
-            self.handshake()
-        if status == b"OK" and verb == b"LOGOUT":
-            self._farewell = "LOGOUT"
-
-    def _reply(self, tag: bytes) -> bytes:
-        """`OK`, `NO` or `BAD` of the tagged line, or `+`, with all that comes before it."""
-        while True:
-            line = self.hear()
-            whole = line
-            while literal := self._LITERAL.search(line):
-                self.hear_octets(int(literal[1]))
-                line = self.hear()
-            first, _, rest = whole.partition(b" ")
-            if first.strip() == b"+":
-                return b"+"
-            # A line without a tag is answered without one.
-            if first == tag or whole[:5].upper() == b"* BAD":
-                return rest.split(maxsplit=1)[0].upper()
 
 
 def _lines(count: int) -> str:
