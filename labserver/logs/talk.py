@@ -125,7 +125,6 @@ _SERVER_OF: tuple[tuple[ProtocolName, re.Pattern[bytes]], ...] = (
 )
 _ONLY_SMTP = VERBS["SMTP"] - VERBS["POP3"]
 _ONLY_POP3 = VERBS["POP3"] - VERBS["SMTP"]
-_BDAT = re.compile(rb"BDAT +(\d{1,18})", re.I)
 
 PORTS = {listener.port: listener.name for listener in TABLE.values()}
 """Ports that tell the listener. Those of `python -m labserver serve` are 2000 above them."""
@@ -157,6 +156,7 @@ class Talk:
         self.supplied: list[tuple[int, str]] = []
         """Rows after which something had to be filled in that can't say so itself."""
         self._cutter = dialogue(protocol)
+        self._turns = self._cutter.turns
         self._read = 0
         self._times: list[float] = []
         self._omitted: set[int] = set()
@@ -168,13 +168,13 @@ class Talk:
         self._unanswered: list[str] = []
         """What was asked in it."""
         self._implicit = False
-        self._verb = ""
-        self._tag = b""
-        self._open: Side | None = None
-        """Whose message content goes on."""
-        self._chunk = 0
-        """Octets of BDAT whose content is due."""
         self._answered = False
+
+    @property
+    def _open(self) -> Side | None:
+        """Whose message content goes on."""
+        sides = (side for side, due in self._turns.due.items() if due.form == "dot")
+        return next(sides, None)
 
     @property
     def over(self) -> bool:
@@ -186,7 +186,7 @@ class Talk:
         if said.who == "C" or not self._greeted:
             return False
         if self.protocol == "SMTP" and said.data.startswith(b"220") and self._open != "C":
-            return self._verb != "STARTTLS"
+            return self._turns.asking.verb != "STARTTLS"
         return self.over and bool(_GREETINGS[self.protocol].match(said.data))
 
     def say(self, said: Said) -> None:
@@ -201,15 +201,16 @@ class Talk:
         if self._open not in (None, said.who):
             self.supplied.append((said.row, "the message isn't all in this log; its end is set"))
             self._feed(self._open or "C", b".\r\n", said.at, tls)
-        if said.who == "C" and self._silent and self._verb == "DATA" and self._open is None:
+        if said.who == "C" and self._silent and self._turns.asking.verb == "DATA":
             # A log of one side alone: the message can't have come without leave.
             for verb in self._unanswered:
                 code = _SUPPLIED_CODES.get(verb, "250")
                 self._feed("S", f"{code} {ABSENT}\r\n".encode(), said.at, tls)
             self._unanswered.clear()
         self._silent = self._silent and said.who == "C"
-        if self._chunk and said.who == "S":
-            self.omit("C", self._chunk, said.at)
+        due = self._turns.due["C"]
+        if said.who == "S" and self.protocol == "SMTP" and due.form == "octets":
+            self.omit("C", due.octets, said.at)
         data = said.data if said.data.endswith(b"\n") else said.data + b"\r\n"
         self._feed(said.who, data, said.at, tls)
 
@@ -237,35 +238,13 @@ class Talk:
 
     def _learn(self, line: Line) -> None:
         """What a line means for what must come next."""
-        if line.kind in ("content", "end"):
-            self._chunk = 0
-            if line.kind == "end" and line.who == self._open:
-                self._open = None
-        elif line.who == "C" and line.kind == "command":
+        if line.kind == "command":
             self._answered = False
-            words = line.data[:64].split()
-            if self.protocol == "IMAP":
-                self._tag, *words = words or [b""]
-            self._verb = words[0].decode("latin-1").upper() if words else ""
             if self._silent:
-                self._unanswered.append(self._verb)
-            chunk = _BDAT.match(line.data) if self.protocol == "SMTP" else None
-            self._chunk = int(chunk[1]) if chunk else 0
-        elif line.who == "S":
-            self._heard(line)
-
-    def _heard(self, line: Line) -> None:
-        text = line.data[:64]
-        if self.protocol == "SMTP":
-            good = text.startswith(b"220")
-            self._open = "C" if self._verb == "DATA" and text.startswith(b"354") else self._open
-        elif self.protocol == "POP3":
-            good = text[:3].upper() == b"+OK"
-            self._open = "S" if good and self._verb in ("RETR", "TOP") else self._open
-        else:
-            good = bool(self._tag) and text.upper().startswith(self._tag.upper() + b" OK")
-        self.tls = self.tls or (good and self._verb in ("STARTTLS", "STLS"))
-        self._answered = True
+                self._unanswered.append(self._turns.asking.verb)
+        elif line.who == "S" and line.kind == "reply":
+            self._answered = True
+            self.tls = self.tls or self._turns.tls_due
 
     def session(self, number: int) -> Session:
         """What was written down."""

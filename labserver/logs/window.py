@@ -7,11 +7,12 @@ spoke follows from the protocol: a reply code, a status, a tag that the client g
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from labserver.logs.talk import Aside, Begins, Encrypted, Event, Said, protocol_of
 from labserver.transcript import ProtocolName, Side
+from labserver.turns import Due, Turns
 
 OPENSSL = re.compile(
     r"CONNECTED\([0-9A-Fa-f]+\)|CONNECTION ESTABLISHED|read R BLOCK|depth=\d|"
@@ -30,11 +31,6 @@ _OPENSSL_SAYS = re.compile(
 _SWAKS_TLS = re.compile(r"=== TLS started with cipher (TLSv1(?:\.\d)?)")
 _TLS_BLOCK = re.compile(r"Post-Handshake|SSL-Session:|Certificate chain|Server certificate")
 _TLS_VERSION = re.compile(r".{0,30}?(TLSv1(?:\.\d)?)\b")
-_REPLY = re.compile(r"[2-5][0-9][0-9](?:[ -]|$)")
-_TAGGED = re.compile(r"([A-Za-z0-9.]{1,32}) (?:OK|NO|BAD)\b", re.I)
-_LITERAL = re.compile(r"\{(\d{1,12})\+?\}$")
-_IMAP_COMMAND = re.compile(r"([A-Za-z0-9.]{1,32}) ([A-Za-z]+)")
-_LISTS = ("CAPA", "LIST", "UIDL", "AUTH")
 
 
 def read(rows: Sequence[str]) -> Iterator[Event]:
@@ -43,8 +39,9 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
     if protocol is None:
         return
     tls = any(map(OPENSSL.match, rows[:200]))
-    speakers = _SPEAKERS if _anything_typed(rows, protocol) else _UNHEARD
-    who = speakers[protocol]()
+    who: _Speaker | _UnheardPop3 = _Speaker(protocol)
+    if not _anything_typed(rows, protocol):
+        who = _UnheardPop3() if protocol == "POP3" else _UnheardImap(protocol)
     noise, spoken = tls, False
     yield Begins(0)
     if tls:
@@ -76,7 +73,7 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
             yield Aside(n, "")
             continue
         noise, spoken = noise and not by_server, True
-        yield Said(n, who(row), octets, tls=tls or None)
+        yield Said(n, who(octets), octets, tls=tls or None)
 
 
 def begins(rows: Sequence[str]) -> bool:
@@ -141,115 +138,42 @@ _TYPED = {
 class _Speaker:
     """Tells who said the next line, from what was said before."""
 
-    in_content = False
-    """Whether blank lines belong to what is said."""
+    def __init__(self, protocol: ProtocolName) -> None:
+        self._turns = Turns(protocol, states=False)
+        self._last: Side = "C"
 
-    def __init__(self) -> None:
-        self.verb = ""
-        self.words = 0
+    @property
+    def in_content(self) -> bool:
+        """Whether blank lines belong to what is said."""
+        client, server = self._turns.due["C"].form, self._turns.due["S"].form
+        return server != "line" or client in ("dot", "octets")
 
-    def __call__(self, row: str) -> Side:
-        raise NotImplementedError
-
-    def typed(self, row: str) -> Side:
-        """The client typed a command."""
-        words = row.upper().split()
-        self.verb, self.words = (words[0] if words else ""), len(words)
-        return "C"
-
-
-class _Smtp(_Speaker):
-    def __call__(self, row: str) -> Side:
-        if self.in_content:
-            self.in_content = row != "."
-            return "C"
-        if _REPLY.match(row):
-            # A window that shows nothing of what was typed shows no content, either.
-            self.in_content = self.verb == "DATA" and row.startswith("354")
-            return "S"
-        return self.typed(row)
-
-
-class _Pop3(_Speaker):
-    def __call__(self, row: str) -> Side:
-        if self.in_content:
-            self.in_content = row != "."
-            return "S"
-        if row.startswith(("+OK", "-ERR", "+ ")) or row == "+":
-            several = self.verb in ("RETR", "TOP", "CAPA") or (
-                self.verb in _LISTS and self.words == 1
-            )
-            self.in_content = several and row.startswith("+OK")
-            return "S"
-        return self.typed(row)
-
-
-class _Imap(_Speaker):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.left = 0
-        """Octets of a literal still to come."""
-        self.literal: Side = "S"
-        self.rest = False
-        """The line after a literal goes on with what stood before it."""
-
-    def __call__(self, row: str) -> Side:
-        if self.left > 0:
-            self.left -= len(row.encode("utf-8", "backslashreplace")) + 2
-            self.in_content, self.rest = self.left > 0, self.left == 0
-            # Where it ends within a row, the rest stands in that row, and another may follow.
-            literal = _LITERAL.search(row) if self.left < 0 else None
-            self.left = max(0, self.left)
-            who = self.literal
-        else:
-            who = self._who(row)
-            self.rest = False
-            literal = _LITERAL.search(row)
-        if literal:
-            self.left, self.literal = int(literal[1]), who
-            self.in_content = who == "S" and self.left > 0
-            self.left = self.left if who == "S" or literal[0].endswith("+}") else -self.left
-        elif who == "S" and row.startswith("+") and self.left < 0:
-            self.left = -self.left
-            self.in_content = True
-        elif who == "S" and self.left < 0 and not row.startswith("*"):
-            self.left = 0  # refused
+    def __call__(self, row: bytes) -> Side:
+        who = self._turns.speaker(row)
+        asks = who == "C" and self._turns.due["C"] == Due("command") and not self._turns.idles
+        if asks and self._last == "S":
+            # Who types waits for the answer; one that doesn't show is lost.
+            self._turns.forget()
+        self._last = who
+        self._turns.hear(who, row + b"\r\n")
         return who
 
-    def _who(self, row: str) -> Side:
-        if self.rest:
-            return self.literal
-        if row.startswith(("* ", "+ ")) or row in ("*", "+"):
-            return "S"
-        tagged = _TAGGED.match(row)
-        if tagged and (tagged[1] in self.tags or not self.tags):
-            return "S"
-        if command := _IMAP_COMMAND.match(row):
-            self.tags.add(command[1])
-        return "C"
 
-
-class _UnheardPop3(_Speaker):
+class _UnheardPop3:
     """Nothing that was typed is shown: all is the server's."""
 
-    def __call__(self, row: str) -> Side:
-        if self.in_content or not _ANSWERS["POP3"].match(row):
+    in_content = False
+
+    def __call__(self, row: bytes) -> Side:
+        if self.in_content or not _ANSWERS["POP3"].match(row.decode("latin-1")):
             # What isn't a reply's first line belongs to a reply of several lines.
-            self.in_content = row != "."
+            self.in_content = row != b"."
         return "S"
 
 
-class _UnheardImap(_Imap):
+class _UnheardImap(_Speaker):
     """The same for IMAP, where literals say how long they are."""
 
-    def _who(self, row: str) -> Side:
+    def __call__(self, row: bytes) -> Side:
+        self._turns.hear("S", row + b"\r\n")
         return "S"
-
-
-_SPEAKERS: dict[ProtocolName, Callable[[], _Speaker]] = {
-    "SMTP": _Smtp,
-    "POP3": _Pop3,
-    "IMAP": _Imap,
-}
-_UNHEARD = {**_SPEAKERS, "POP3": _UnheardPop3, "IMAP": _UnheardImap}
