@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from labserver.masking import Passwords, Span, joined
 from labserver.transcript import VERBS, Line, LineKind, ProtocolName, Side
-from labserver.turns import Due, Exchange, Turn, Turns, literal_of
+from labserver.turns import CHALLENGE, Due, Exchange, Turn, Turns, literal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Dialogue(ABC):
     def _learn(self, turn: Turn) -> None:
         """Whether a login was refused: more of it may follow all the same."""
         ends = turn.exchange is self.turns.asking or turn.code in ("BAD", "BYE")
-        if ends and turn.code not in ("", "+", "334", "*"):
+        if ends and turn.code not in ("", "+", CHALLENGE, "*"):
             self._login_refused = turn.code not in ("235", "+OK", "OK")
 
     def _known(self, data: bytes, *, breaks_off: bool = False) -> list[Span]:

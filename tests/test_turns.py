@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 from dialogue import Client, play
 from test_dialogue import DIALOGUES
@@ -367,3 +371,40 @@ def test_a_long_dialogue_takes_no_more_room_than_a_short_one(protocol: ProtocolN
             for line in data.splitlines(keepends=True):
                 turns.hear(who, line)
     assert len(turns.open) < 200
+
+
+# -- and nobody else decides it
+
+PACKAGE = Path(__file__).parents[1] / "labserver"
+SAYS_IT = {"servers/smtp/connection.py"}
+"""The server that says 334 and 354; what it says, nobody else has to recognise."""
+RECOGNISES = {
+    "a literal": re.compile(r"\\?\{\(?(?:\?P<\w+>)?(?:\[0-9\]|\\d)[+*{].*\}"),
+    "334 or 354": re.compile(r"(?<![0-9])3[35]4(?![0-9])"),
+}
+
+
+def recognised(path: Path) -> set[str]:
+    """What of turn-taking a module recognises by itself."""
+    found = set()
+    tree = ast.parse(path.read_bytes())
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in texts:
+            value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+            if isinstance(value, str):
+                found |= {what for what, shape in RECOGNISES.items() if shape.search(value)}
+        if isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("[3:4]"):
+            found.add("a reply of several lines")
+    return found
+
+
+def test_no_other_module_recognises_what_turns_do() -> None:
+    modules = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py")}
+    told = {name: recognised(path) for name, path in modules.items()}
+    assert set.union(*(what for name, what in told.items() if name.startswith("turns/"))) == {
+        *RECOGNISES,
+        "a reply of several lines",
+    }
+    others = {n: w for n, w in told.items() if w and not n.startswith("turns/")}
+    assert set(others) <= SAYS_IT, others

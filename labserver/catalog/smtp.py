@@ -19,7 +19,6 @@ from labserver.catalog.reading import (
 from labserver.tables import Note, enhanced
 from labserver.transcript import Line, ProtocolName, Session, readable
 
-_REPLY = re.compile(r"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _PARAMETER = re.compile(r" (SIZE|BODY|SMTPUTF8|AUTH|RET|ENVID|NOTIFY|ORCPT)(?=[= ]|$)", re.I)
 _CHUNK = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -68,9 +67,8 @@ class SmtpReading(Reading):
 
     def _parts(self, i: int) -> tuple[str, bool, str]:
         """A reply line's code, whether it is its reply's last line, and its text."""
-        text = text_of(self.lines[i])
-        match = _REPLY.fullmatch(text)
-        return (match[1], match[2] != "-", match[3] or "") if match else ("", True, text)
+        turn, text = self._turn[i], text_of(self.lines[i])
+        return turn.code, turn.completes, text[4:] if turn.code else text
 
     def _trouble_asking(self, e: Exchange) -> str:
         # Who has heard 421 may still say QUIT.
@@ -176,7 +174,7 @@ class SmtpReading(Reading):
         digit = self.catalog.digits[f"{code[0]}yz"]
         title, detail = self.here(e, code)
         sources = self.sources_of(e)
-        if e.verb == "AUTH" and code == "334":
+        if e.verb == "AUTH" and self.outcome(code) == "go on":
             note = self._challenge(text)
             title, detail, sources = note.title, note.detail, (*note.sources, *sources)
         elif e.verb == "EHLO" and code == "250":

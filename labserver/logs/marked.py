@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from labserver.logs.talk import HIDDEN, Aside, Begins, Encrypted, Event, Omitted, Said
 from labserver.transcript import Side
+from labserver.turns import CHALLENGE
 
 
 class Mark(NamedTuple):
@@ -319,7 +320,7 @@ def _thunderbird(rows: Sequence[str]) -> Iterator[Event]:
             elif key in hidden and asking.get(key):
                 yield Said(hidden[key], "C", HIDDEN.encode(), at=at, key=key)
             hidden.pop(key, None)
-            asking[key] = data.startswith((b"334", b"+ ")) or data.strip() == b"+"
+            asking[key] = data.startswith((CHALLENGE.encode(), b"+ ")) or data.strip() == b"+"
         yield Said(n, who, data, at=at, key=key)
 
 

@@ -25,6 +25,7 @@ from labserver.transcript import (
     called_itself,
     readable,
 )
+from labserver.turns import GO_ON
 
 ABSENT = "(not in this log)"
 """Stands in a line that was said, as what follows shows, but that the log doesn't hold."""
@@ -107,7 +108,7 @@ _GREETINGS: dict[ProtocolName, re.Pattern[bytes]] = {
     "POP3": re.compile(rb"\+OK|-ERR"),
     "IMAP": re.compile(rb"\* (?:OK|PREAUTH|BYE)\b", re.I),
 }
-_SUPPLIED_CODES = {"DATA": "354", "AUTH": "235", "STARTTLS": "220", "QUIT": "221"}
+_SUPPLIED_CODES = {"DATA": GO_ON, "AUTH": "235", "STARTTLS": "220", "QUIT": "221"}
 _SUPPLIED: dict[ProtocolName, str] = {"SMTP": "220", "POP3": "+OK", "IMAP": "* OK"}
 _IMAP_VERBS = (
     "APPEND|AUTHENTICATE|CAPABILITY|CHECK|CLOSE|COPY|CREATE|DELETE|ENABLE|EXAMINE|EXPUNGE|FETCH|ID|"

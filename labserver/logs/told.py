@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from labserver.logs.talk import ABSENT, Begins, Ends, Event, Said
+from labserver.turns import GO_ON
 
 STAGES = ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "end of DATA")
 """What a reply may have answered, in the order in which it is asked."""
@@ -104,7 +105,7 @@ def write_out(told: Told, key: str) -> Iterator[Event]:
             yield from answer(reply or f"250 {ABSENT}", where)
     if at >= STAGES.index("DATA"):
         yield ask("DATA")
-        yield from answer(last if told.stage == "DATA" else f"354 {ABSENT}")
+        yield from answer(last if told.stage == "DATA" else f"{GO_ON} {ABSENT}")
     if told.stage == "end of DATA":
         yield ask(".")
         yield from answer(last)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from labserver.logs.rows import login_broken
 from labserver.logs.talk import Aside
 from labserver.transcript import MASK, Session
+from labserver.turns import CHALLENGE
 
 __all__ = ["Unread", "unread"]
 
@@ -24,7 +25,7 @@ _PASSWORDS = re.compile(
     r"(^\W{0,20}(?:pass|\w{1,32} login +\S+) +)\S.*"
 )
 _NEAR = 260
-_CHALLENGE = re.compile(r".{0,200}?\b334[ )]")
+_CHALLENGE = re.compile(rf".{{0,200}}?\b{CHALLENGE}[ )]")
 _ASKS = re.compile(r"\+ {0,20}(?:\\r\\n)?['\"]?$|\bAUTH(?:ENTICATE)? {1,20}[A-Z0-9-]{1,40} {0,20}$")
 """Behind a challenge, or behind a line that asks for one, comes what is secret."""
 _DUMPED = re.compile(r"([ <>]{0,4}[0-9A-Fa-f]{4,8}: ).+")

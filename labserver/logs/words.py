@@ -23,6 +23,7 @@ from labserver.logs.phrases import (
     status_in,
 )
 from labserver.logs.report import Failure
+from labserver.turns import goes_on
 
 __all__ = ["exchange_of", "exchanges", "failures", "told", "written"]
 
@@ -265,7 +266,7 @@ def _whole(reply: str, below: Sequence[Line], text: str) -> str:
         more = more.removeprefix("<<<").strip()
         if not more or _STOPS.match(more) or returned_begins(line.text):
             break
-        if _REPLY.match(more) and reply[3:4] != "-":
+        if _REPLY.match(more) and not goes_on(reply.encode("utf-8", "replace")):
             break
         if ADDRESS.match(more.lstrip("<")) and more.rstrip().endswith((":", ">")):
             break

@@ -19,6 +19,7 @@ from typing import TypeVar
 from labserver import normal_form
 from labserver.catalog import Meaning, Outcome, explain
 from labserver.transcript import Line, Session, Side
+from labserver.turns import goes_on
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -94,7 +95,7 @@ def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
     for row in rows:
         group.append(row)
         line = row.line
-        if line.kind == "reply" and line.data[3:4] == b"-" and line.data[:3].isdigit():
+        if line.kind == "reply" and goes_on(line.data):
             continue
         yield group
         group = []

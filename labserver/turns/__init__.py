@@ -13,11 +13,13 @@ secret stands is `dialogue.py`'s.
 from labserver.turns.due import Due
 from labserver.turns.imap import ImapTurns, Literal, is_shapeless, literal_of
 from labserver.turns.pop3 import Pop3Turns
-from labserver.turns.smtp import SmtpTurns
+from labserver.turns.smtp import CHALLENGE, GO_ON, SmtpTurns, goes_on
 from labserver.turns.turn import Answer, Exchange, Expected, Turn
 from labserver.turns.turns import Turns
 
 __all__ = [
+    "CHALLENGE",
+    "GO_ON",
     "Answer",
     "Due",
     "Exchange",
@@ -28,6 +30,7 @@ __all__ = [
     "SmtpTurns",
     "Turn",
     "Turns",
+    "goes_on",
     "is_shapeless",
     "literal_of",
 ]

@@ -11,8 +11,15 @@ from labserver.turns.turn import Exchange, Turn
 from labserver.turns.turns import Turns
 
 _REPLY = re.compile(rb"[2-5][0-9][0-9](?=[ \r\n-]|\Z)")
+GO_ON, CHALLENGE = "354", "334"
+"""The codes behind which a client sends content, and an answer in AUTH."""
 _BDAT = re.compile(rb"\s*BDAT[ \t]+(\d{1,20})(?:[ \t]+LAST)?\s*\Z", re.I)
 _HOLDS = {"DATA": due.HELD, "AUTH": due.HELD_LOGIN, "STARTTLS": due.HELD}
+
+
+def goes_on(reply: bytes) -> bool:
+    """Whether more lines of this reply follow (RFC 5321 section 4.2.1)."""
+    return reply[3:4] == b"-" and bool(_REPLY.match(reply))
 
 
 class SmtpTurns(Turns, protocol="SMTP"):
@@ -38,21 +45,21 @@ class SmtpTurns(Turns, protocol="SMTP"):
 
     def _answer(self, line: bytes, kind: LineKind) -> Turn:
         code = line[:3].decode() if _REPLY.match(line) else ""
-        begins, last = not self._half, line[3:4] != b"-" or not code
+        begins, last = not self._half, not goes_on(line)
         self._half = "" if last else code
-        if code == "354" and any(e.verb == "DATA" for e in self.open):
+        if code == GO_ON and any(e.verb == "DATA" for e in self.open):
             while self.open[0].verb != "DATA":  # what else was asked has lost its answer
                 del self.open[0]
         e = self.answered = self.open[0] if self.open else Exchange("", typed=False)
         if not self.open:
             self.open.append(e)
         self.tls_due = last and e.verb == "STARTTLS" and code == "220"
-        if last and e.verb == "AUTH" and code == "334":
+        if last and e.verb == "AUTH" and code == CHALLENGE:
             self.due["C"] = due.CREDENTIALS
         elif last:
             del self.open[0]
             self._settle(e, code)
             if e.verb in _HOLDS:
-                go_on = e.verb == "DATA" and code == "354"
-                self.due["C"] = due.MESSAGE if go_on else due.COMMAND
+                content = e.verb == "DATA" and code == GO_ON
+                self.due["C"] = due.MESSAGE if content else due.COMMAND
         return Turn("S", kind, e, self.due["C"], begins, last, code)

@@ -53,6 +53,7 @@ from labserver.servers.interpreter import Interpreter
 from labserver.servers.reader import Reader
 from labserver.servers.setup import INTERNAL_ERROR, Client, Setup
 from labserver.store import DamagedMessage, NoRoom, StoreError
+from labserver.turns import literal_of
 
 if TYPE_CHECKING:
     from labserver.network.connection import Connection as Transport
@@ -71,7 +72,6 @@ _BIG_OCTETS = 64 * 1024
 _BAD_COMMANDS = 20
 """Commands in a row that weren't commands."""
 _APPEND = re.compile(rb" *[^ ]+ +APPEND ", re.IGNORECASE)
-_NON_SYNC = re.compile(rb"\{([0-9]+)\+\}\r?\n\Z")
 
 
 class _Output:
@@ -153,12 +153,12 @@ class Connection(IMAPConnection):
             piece = await self._read_to_line_end()
             if not too_big:
                 line += piece
-            literal = _NON_SYNC.match(piece, max(0, piece.rfind(b"{")))
-            if literal is None:
+            literal = literal_of(piece)
+            if literal is None or not literal.unasked:
                 break
-            if len(literal[1]) > 18 or int(literal[1]) > self._limits.session_octets:
+            octets = literal.octets
+            if octets > self._limits.session_octets:
                 raise _FarewellError(b"That is longer than a session may be.", b"TOOBIG")
-            octets = int(literal[1])
             if too_big or len(line) + octets > self._most_octets_of(line) + LINE_OCTETS:
                 # It comes anyway; it is read, but not kept.
                 too_big = True
