@@ -408,3 +408,17 @@ def test_no_other_module_recognises_what_turns_do() -> None:
     }
     others = {n: w for n, w in told.items() if w and not n.startswith("turns/")}
     assert set(others) <= SAYS_IT, others
+
+
+@pytest.mark.parametrize(
+    ("protocol", "greeting"), [("SMTP", b"220 x\r\n"), ("POP3", b"+OK\r\n"), ("IMAP", b"* OK\r\n")]
+)
+def test_of_a_command_without_an_answer_little_is_remembered(
+    protocol: ProtocolName, greeting: bytes
+) -> None:
+    turns = Turns(protocol)
+    turns.hear("S", greeting)
+    for _ in range(10):
+        turns.hear("C", b"x" * 60_000 + b" " + b"y" * 60_000 + b"\r\n")
+        turns.hear("C", b"a " + b"y" * 60_000 + b"\r\n")
+    assert sum(len(e.verb) + len(e.tag) + len(e.line) for e in turns.open) < 20 * 3 * 1024

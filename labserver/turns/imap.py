@@ -12,7 +12,7 @@ from labserver.transcript import LineKind
 from labserver.turns import due
 from labserver.turns.due import Due
 from labserver.turns.turn import Exchange, Turn
-from labserver.turns.turns import Turns
+from labserver.turns.turns import HEAD, Turns
 
 _LITERAL = re.compile(rb"\{([0-9]+)(\+?)\}[\r\n]*\Z")
 _SHAPE = re.compile(rb" *[^\x00-\x20(){%*\"\\+\x7f-\xff]+ +[^ \r\n]")
@@ -66,15 +66,13 @@ class ImapTurns(Turns, protocol="IMAP"):
     # -- the client
 
     def _command(self, line: bytes) -> Turn:
-        rest = self.due["C"].rest or (
-            self._literal is not None and self._literal == (0, False) and not self.asking.settled
-        )
-        e, begins, idling = self.asking, not rest, self._idling
+        rest = self.due["C"].rest or (self._literal == (0, False) and not self.asking.settled)
+        e, begins, idling = self.asking, not rest, self.open and self._idling
         if idling and begins and line.strip().upper() == b"DONE":
             e, begins = idling[0], False
             e.ended = True
         elif begins:
-            e = self._ask(self._asked(line))
+            e = self._ask(self._asked(line[:HEAD]))
             if idling:
                 e.interrupts = any(one.continued for one in idling)
         self.due["C"] = _HOLDS.get(e.verb, due.COMMAND) if begins else due.COMMAND
@@ -83,15 +81,17 @@ class ImapTurns(Turns, protocol="IMAP"):
             kind: LineKind = "credentials" if e.verb == "LOGIN" else "content"
             comes = Due(kind, "octets" if literal.unasked else "wait", *literal)
             self.due["C"] = due.REST_OF_COMMAND if literal == (0, True) else comes
-        return Turn("C", "command", e, self.due["S"], begins, rest=rest)
+        return Turn("C", "command", e, self.due["S"], begins, False, "", rest)
 
     def _asked(self, line: bytes) -> Exchange:
-        tag, word, more = (*line.split(None, 2), b"", b"", b"")[:3]
+        words = line.split(None, 3)
+        tag, word = words[0] if words else b"", words[1] if len(words) > 1 else b""
         if not word and tag.upper() == b"DONE":
             word = tag
-        elif len(word) == 3 and word.upper() == b"UID":
-            word += b" " + b"".join(more.split(None, 1)[:1])
-        return Exchange(intern(word.decode("latin-1").upper()), True, not more, tag, line)
+        elif len(words) > 2 and word.upper() == b"UID":
+            word += b" " + words[2]
+        verb = intern(word.decode("latin-1").upper())
+        return Exchange(verb, True, len(words) < 3, tag, line)
 
     def _add(self, kind: LineKind) -> Turn:
         turn = super()._add(kind)
@@ -125,8 +125,6 @@ class ImapTurns(Turns, protocol="IMAP"):
             greeting = self.open.pop(0)
             self._settle(greeting, status if first == b"*" else "")
             return greeting, greeting.code
-        if first.rstrip() == b"+" and (self.asking in self.open or self._idling):
-            return self._goes_on(), "+"
         if first == b"*" and status == "BYE":
             return self._leaves(), "BYE"
         if first == b"*":
@@ -145,6 +143,8 @@ class ImapTurns(Turns, protocol="IMAP"):
             if e.tag == first:
                 self._close(e, status)
                 return e, status
+        if first.rstrip() == b"+" and (self.asking in self.open or self._idling):
+            return self._goes_on(), "+"
         return Exchange("", typed=False), status
 
     def _close(self, e: Exchange, status: str) -> None:

@@ -9,7 +9,7 @@ from labserver.tables import Catalog
 from labserver.transcript import LineKind
 from labserver.turns import due
 from labserver.turns.turn import Exchange, Turn
-from labserver.turns.turns import Turns
+from labserver.turns.turns import HEAD, Turns
 
 _STATUS = re.compile(rb"(\+OK|-ERR|\+)(?=\s|\Z)", re.I)
 _HOLDS = {"AUTH": due.HELD_LOGIN, "STLS": due.HELD}
@@ -24,7 +24,7 @@ class Pop3Turns(Turns, protocol="POP3"):
         return bool(_STATUS.match(line))
 
     def _command(self, line: bytes) -> Turn:
-        words = line.split(maxsplit=1)
+        words = line[:HEAD].split(maxsplit=1)
         verb = intern(words[0].decode("latin-1").upper()) if words else ""
         self.due["C"] = _HOLDS.get(verb, due.COMMAND)
         e = self._ask(Exchange(verb, True, len(words) < 2))

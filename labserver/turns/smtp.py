@@ -8,7 +8,7 @@ from sys import intern
 from labserver.transcript import LineKind
 from labserver.turns import due
 from labserver.turns.turn import Exchange, Turn
-from labserver.turns.turns import Turns
+from labserver.turns.turns import HEAD, Turns
 
 _REPLY = re.compile(rb"[2-5][0-9][0-9](?=[ \r\n-]|\Z)")
 GO_ON, CHALLENGE = "354", "334"
@@ -31,7 +31,7 @@ class SmtpTurns(Turns, protocol="SMTP"):
         return bool(_REPLY.match(line))
 
     def _command(self, line: bytes) -> Turn:
-        words = line.split(maxsplit=1)
+        words = line[:HEAD].split(maxsplit=1)
         verb = intern(words[0].decode("latin-1").upper()) if words else ""
         self.due["C"] = _HOLDS.get(verb, due.COMMAND)
         if verb == "BDAT":

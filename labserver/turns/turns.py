@@ -11,6 +11,9 @@ from labserver.turns import due
 from labserver.turns.due import Due
 from labserver.turns.turn import Answer, Exchange, Expected, Turn
 
+HEAD = 1024
+"""Octets of a command that are remembered until it is answered; no verb or tag is longer."""
+
 
 class Turns:
     """Whose turn it is in one dialogue, whoever listens: client, server, recorder or reader.
