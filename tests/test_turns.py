@@ -343,6 +343,14 @@ def test_a_line_is_given_to_the_side_that_can_have_said_it() -> None:
     assert heard("IMAP", LOGGED_IN + "C: b NOOP").speaker(b"c NOOP\r\n") == "C"
 
 
+def test_a_bye_before_the_turn_of_logout_comes_out_of_turn() -> None:
+    pipelined = LOGGED_IN + "C: b FETCH 1 FLAGS\nC: c LOGOUT\n"
+    turn = heard("IMAP", pipelined).hear("S", b"* BYE idle too long\r\n")
+    assert (turn.exchange.verb, turn.completes) == ("", True)
+    turn = heard("IMAP", pipelined + "S: b OK").hear("S", b"* BYE\r\n")
+    assert (turn.exchange.verb, turn.completes) == ("LOGOUT", False)
+
+
 def test_literals() -> None:
     assert literal_of(b"a APPEND x {12}\r\n") == (12, False)
     assert literal_of(b"a APPEND x {12+}\n") == (12, True)

@@ -164,11 +164,10 @@ class ImapTurns(Turns, protocol="IMAP"):
             self.due["C"], self._literal = due.COMMAND, None
 
     def _leaves(self) -> Exchange:
-        """BYE belongs to a LOGOUT, or comes out of turn and ends all."""
+        """BYE belongs to a LOGOUT whose turn it is, or comes out of turn and ends all."""
         self._release()
-        for e in self.open:
-            if e.verb == "LOGOUT":
-                return e
+        if self.open and self.open[0].verb == "LOGOUT":
+            return self.open[0]
         e = Exchange("", typed=False)
         self._settle(e, "BYE")
         return e
