@@ -21,15 +21,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labserver.forking import Fork, fork
-    from labserver.lab import ACCOUNTS, Lab, LabError
-    from labserver.listeners import LISTENERS
-    from labserver.logs import Log, Unread, read_log
-    from labserver.message import Envelope, Mailbox, Message
-    from labserver.network import NetworkError
-    from labserver.notebook.checks import check, hint
-    from labserver.notebook.compare import compare
-    from labserver.notebook.conditions import (
+    from labserver.exercises.checks import check, hint
+    from labserver.exercises.conditions import (
         InMailbox,
         Legal,
         LoggedIn,
@@ -39,23 +32,30 @@ if TYPE_CHECKING:
         Sent,
         UnderTls,
     )
-    from labserver.notebook.dialogue import replay
-    from labserver.notebook.display import show
-    from labserver.notebook.predict import predict
-    from labserver.notebook.progress import progress
-    from labserver.notebook.quiz import quiz
-    from labserver.notebook.sequence import sequence
-    from labserver.notebook.states import states
-    from labserver.notebook.timeline import timeline
-    from labserver.notebook.view import View
+    from labserver.exercises.predict import predict
+    from labserver.exercises.progress import progress
+    from labserver.exercises.quiz import quiz
+    from labserver.forking import Fork, fork
+    from labserver.lab import ACCOUNTS, Lab, LabError
+    from labserver.listeners import LISTENERS
+    from labserver.logs import Log, Unread, read_log
+    from labserver.message import Envelope, Mailbox, Message
+    from labserver.network import NetworkError
     from labserver.notebook.widgets.compose import compose
     from labserver.notebook.widgets.faults import faults
     from labserver.notebook.widgets.monitor import monitor
     from labserver.notebook.widgets.reader import mailbox_reader
-    from labserver.notebook.wire import wire
     from labserver.rules import Delay, Disconnect, Greylist, Limits, Quota, Reply, Throttle
     from labserver.store import StoreError
     from labserver.transcript import Host, Line, Record, Session
+    from labserver.views.compare import compare
+    from labserver.views.dialogue import replay
+    from labserver.views.sequence import sequence
+    from labserver.views.show import show
+    from labserver.views.states import states
+    from labserver.views.timeline import timeline
+    from labserver.views.view import View
+    from labserver.views.wire import wire
 
     __version__: str
 
@@ -120,9 +120,9 @@ _ROOMS = {
     "logs": ("Log", "Unread", "read_log"),
     "message": ("Envelope", "Mailbox", "Message"),
     "network": ("NetworkError",),
-    "notebook.checks": ("check", "hint"),
-    "notebook.compare": ("compare",),
-    "notebook.conditions": (
+    "exercises.checks": ("check", "hint"),
+    "views.compare": ("compare",),
+    "exercises.conditions": (
         "InMailbox",
         "Legal",
         "LoggedIn",
@@ -132,20 +132,20 @@ _ROOMS = {
         "Sent",
         "UnderTls",
     ),
-    "notebook.dialogue": ("replay",),
-    "notebook.display": ("show",),
-    "notebook.predict": ("predict",),
-    "notebook.progress": ("progress",),
-    "notebook.quiz": ("quiz",),
-    "notebook.sequence": ("sequence",),
-    "notebook.states": ("states",),
-    "notebook.timeline": ("timeline",),
-    "notebook.view": ("View",),
+    "views.dialogue": ("replay",),
+    "views.show": ("show",),
+    "exercises.predict": ("predict",),
+    "exercises.progress": ("progress",),
+    "exercises.quiz": ("quiz",),
+    "views.sequence": ("sequence",),
+    "views.states": ("states",),
+    "views.timeline": ("timeline",),
+    "views.view": ("View",),
     "notebook.widgets.compose": ("compose",),
     "notebook.widgets.faults": ("faults",),
     "notebook.widgets.monitor": ("monitor",),
     "notebook.widgets.reader": ("mailbox_reader",),
-    "notebook.wire": ("wire",),
+    "views.wire": ("wire",),
     "rules": ("Delay", "Disconnect", "Greylist", "Limits", "Quota", "Reply", "Throttle"),
     "store": ("StoreError",),
     "transcript": ("Host", "Line", "Record", "Session"),

@@ -17,11 +17,11 @@ from labserver.lab import ACCOUNTS, Lab
 from labserver.message import Message
 from labserver.network import interrupts
 from labserver.network.loopback import LoopbackNetwork
-from labserver.notebook.view import count, cut
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts
 from labserver.servers.addresses import is_address
 from labserver.transcript import Line, Session, readable
+from labserver.views.view import count, cut
 from labserver.web.sessions import row
 
 _LOOK_UP_SECONDS = 0.5  # some systems hear Ctrl-C only between two waits

@@ -30,7 +30,7 @@ if sys.platform != "win32":
 from benchmarks import kills
 from labserver import Lab
 from labserver.network import Network
-from labserver.notebook.display import show
+from labserver.views.show import show
 
 pytestmark = pytest.mark.process
 

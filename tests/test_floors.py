@@ -30,10 +30,11 @@ FLOORS = {
     ),
     **dict.fromkeys(("mime", "fields", "charsets", "normal_form", "listeners"), 0),
     **dict.fromkeys(("servers", "store", "rules", "network", "folder", "tls"), 1),
-    **dict.fromkeys(("lab", "forking"), 2),
+    **dict.fromkeys(("lab", "forking", "faulting"), 2),
     **dict.fromkeys(("internet",), 3),
+    **dict.fromkeys(("views", "exercises"), 4),
     **dict.fromkeys(
-        ("notebook", "web", "doctor", "pytest_plugin", "cli", "serving", "ending", "__main__"), 4
+        ("notebook", "web", "doctor", "pytest_plugin", "cli", "serving", "ending", "__main__"), 5
     ),
 }
 """The rooms in `labserver/`; `labserver/__init__.py` gives out the public names of all."""
@@ -78,7 +79,17 @@ def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
 
 def test_each_floor_has_rooms() -> None:
     built = {FLOORS[room(path)] for path in MODULES}
-    assert {0, 1, 2, 4} <= built
+    assert {0, 1, 2, 4, 5} <= built
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if FLOORS[room(path)] == 5 and room(path) != "notebook"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_what_needs_no_jupyter_imports_nothing_of_the_notebook(path: Path) -> None:
+    for line, name in imported(path):
+        assert not f"{name}.".startswith("labserver.notebook."), f"line {line}: {name}"
 
 
 @pytest.mark.process

@@ -15,11 +15,11 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from labserver import Lab
+from labserver.exercises.predict import Revealed
 from labserver.lab import latest
 from labserver.notebook.magics import LabMagics
-from labserver.notebook.predict import Revealed
-from labserver.notebook.state import State
 from labserver.notebook.typed import Typed
+from labserver.views.state import State
 
 
 class Notebook:

@@ -30,11 +30,11 @@ from labserver import (
     mailbox_reader,
     monitor,
 )
+from labserver.faulting import FAULTS, switch
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
 from labserver.notebook.widgets import live, watching
-from labserver.notebook.widgets.faulting import FAULTS, switch
 from labserver.notebook.widgets.live import Live, steps
 from labserver.notebook.widgets.reading import MOST, By, delete, look, mark, read
 from labserver.notebook.widgets.sending import Done, Draft, send

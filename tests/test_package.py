@@ -18,6 +18,7 @@ from zipfile import ZipFile
 import pytest
 
 import labserver
+from labserver import exercises
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,13 @@ def test_every_public_name_is_the_one_that_is_declared() -> None:
     for name, home in homes.items():
         assert getattr(labserver, name) is getattr(importlib.import_module(home), name)
     assert set(labserver.__all__) <= set(dir(labserver))
+
+
+def test_conditions_and_exercises_are_also_had_from_their_own_room() -> None:
+    for name in exercises.__all__:
+        if name != "Condition":
+            assert getattr(exercises, name) is getattr(labserver, name)
+    assert {"check", "hint", "predict", "progress", "quiz", "Said"} <= set(exercises.__all__)
 
 
 def test_its_version_is_the_project_s() -> None:

@@ -27,10 +27,10 @@ import pytest
 from inert import ATTRIBUTES, EVER_MADE, HOSTILE, STANDARDS, Checker
 
 from labserver import Lab, LabError, Limits, NetworkError, Session
+from labserver.faulting import FAULTS
 from labserver.logs import MOST_CHARACTERS
 from labserver.network.inline import InlineNetwork
 from labserver.network.loopback import LoopbackNetwork
-from labserver.notebook.widgets.faulting import FAULTS
 from labserver.web import reading
 from labserver.web.mail import Head
 from labserver.web.server import Page, serve

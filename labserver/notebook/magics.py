@@ -22,9 +22,9 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 from labserver.lab import Lab, LabError, latest
 from labserver.network import NetworkError
-from labserver.notebook.state import State, state
 from labserver.notebook.typed import LINE_ENDS, SECONDS, SPOKEN_ON, LineEnd, Typed, converse
 from labserver.transcript import ProtocolName
+from labserver.views.state import State, state
 
 Magic = TypeVar("Magic", bound=Callable[..., Any])
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 from labserver.catalog.tables import PROTOCOLS
 from labserver.lab import Lab
 from labserver.listeners import TABLE, spoken_on
-from labserver.notebook.card import note
-from labserver.notebook.dialogue import dialogue
 from labserver.transcript import LineKind, ProtocolName, Session
 from labserver.turns import Due, Turn, Turns
+from labserver.views.card import note
+from labserver.views.dialogue import dialogue
 
 LineEnd = Literal["crlf", "lf", "cr"]
 

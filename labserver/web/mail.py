@@ -13,11 +13,11 @@ from typing import Any
 from labserver.charsets import unstructured
 from labserver.message import Message
 from labserver.mime import Part, bare_id
-from labserver.notebook.display import show
-from labserver.notebook.message import Seen, said
-from labserver.notebook.view import count, cut
 from labserver.store import MessageRow
 from labserver.transcript import readable
+from labserver.views.message import Seen, said
+from labserver.views.show import show
+from labserver.views.view import count, cut
 from labserver.web.sanitizer import MOST_CHARACTERS, Sanitized, sanitized
 
 HEAD_OCTETS = 64 * 1024

@@ -8,9 +8,9 @@ from typing import Any
 
 from labserver.logs import read_log
 from labserver.message import Message
-from labserver.notebook.display import show
 from labserver.store import MessageRow
 from labserver.transcript import Session
+from labserver.views.show import show
 from labserver.web.mail import Head, Letter
 from labserver.web.sessions import VIEWS, two
 

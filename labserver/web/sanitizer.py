@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import nh3
 
-from labserver.notebook.view import count, cut
+from labserver.views.view import count, cut
 
 MOST_CHARACTERS = 256 * 1024
 MOST_TAGS = 12_000

@@ -26,13 +26,13 @@ from weakref import WeakSet
 
 from aiohttp import web
 
+from labserver.faulting import FAULTS, is_on, switch
 from labserver.lab import Lab, LabError
 from labserver.logs import MOST_CHARACTERS
 from labserver.message import Message
 from labserver.network import NetworkError
 from labserver.network.loopback import HOST, LoopbackNetwork
 from labserver.network.recorder import Recorder
-from labserver.notebook.widgets.faulting import FAULTS, is_on, switch
 from labserver.store import MessageRow, NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
 from labserver.web import reading

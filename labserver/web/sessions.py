@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labserver.catalog import outcomes
-from labserver.notebook.compare import compare
-from labserver.notebook.display import show
-from labserver.notebook.sequence import sequence
-from labserver.notebook.states import states
-from labserver.notebook.timeline import timeline
-from labserver.notebook.view import View, cut
-from labserver.notebook.wire import wire
 from labserver.transcript import Line, Session, readable
+from labserver.views.compare import compare
+from labserver.views.sequence import sequence
+from labserver.views.show import show
+from labserver.views.states import states
+from labserver.views.timeline import timeline
+from labserver.views.view import View, cut
+from labserver.views.wire import wire
 
 VIEWS: dict[str, Callable[[Session], View]] = {
     "dialogue": show,

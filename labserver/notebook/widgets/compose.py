@@ -6,10 +6,10 @@ from html import escape
 
 from labserver.given import expect
 from labserver.lab import Lab
-from labserver.notebook.view import View
 from labserver.notebook.widgets.live import Live, button, plain
 from labserver.notebook.widgets.sending import Done, Draft, Via, listeners, send
 from labserver.transcript import readable
+from labserver.views.view import View
 
 _VIA = {
     "submission": "submission, logged in under TLS",

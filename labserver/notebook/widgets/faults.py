@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from labserver.faulting import FAULTS, Fault, is_on, switch
 from labserver.given import expect
 from labserver.lab import Lab
-from labserver.notebook.view import View
-from labserver.notebook.widgets.faulting import FAULTS, Fault, is_on, switch
 from labserver.notebook.widgets.live import NO_LAB, Live, button, plain
 from labserver.notebook.widgets.sending import Done
+from labserver.views.view import View
 
 
 class Faults(Live):

@@ -18,9 +18,9 @@ from importlib.resources import files
 from typing import Any
 
 from labserver.lab import Lab
-from labserver.notebook.display import show
-from labserver.notebook.view import View, frame
 from labserver.notebook.widgets.sending import Done
+from labserver.views.show import show
+from labserver.views.view import View, frame
 
 _log = logging.getLogger("labserver")
 

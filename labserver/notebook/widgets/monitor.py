@@ -12,11 +12,11 @@ from labserver.given import expect
 from labserver.lab import Lab
 from labserver.network import NetworkError
 from labserver.network.recorder import Recorder
-from labserver.notebook.display import show
-from labserver.notebook.view import View
 from labserver.notebook.widgets.live import Live, button, in_a_row, plain, steps
 from labserver.notebook.widgets.watching import Beat, Feed, Row, row
 from labserver.transcript import Session
+from labserver.views.show import show
+from labserver.views.view import View
 
 _STORED_ROWS = 20
 

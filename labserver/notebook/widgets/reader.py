@@ -8,11 +8,11 @@ from html import escape
 from labserver.given import expect
 from labserver.lab import Lab, LabError
 from labserver.message import Message
-from labserver.notebook.display import show
-from labserver.notebook.view import View, cut
 from labserver.notebook.widgets.live import Live, button, in_a_row, plain, steps
 from labserver.notebook.widgets.reading import By, Entry, Flag, Listing, delete, look, mark, read
 from labserver.notebook.widgets.sending import Done
+from labserver.views.show import show
+from labserver.views.view import View, cut
 
 _FLAGS = {"\\Seen": "seen", "\\Flagged": "flagged", "\\Answered": "answered", "\\Draft": "draft"}
 

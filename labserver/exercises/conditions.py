@@ -13,10 +13,10 @@ from functools import partial
 from typing import Protocol
 
 from labserver.catalog import PROTOCOLS, legal, load, path
+from labserver.exercises.happened import Asked, Mail, asked, logins, mails
 from labserver.given import expect_fields
 from labserver.lab import LabError
 from labserver.message import Mailbox
-from labserver.notebook.happened import Asked, Mail, asked, logins, mails
 from labserver.store import StoreError
 from labserver.transcript import ProtocolName, Session, readable
 

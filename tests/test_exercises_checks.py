@@ -8,7 +8,7 @@ import pytest
 from inert import Checker
 
 from labserver import Lab, Refused, Said, Sent, check, hint, progress
-from labserver.notebook import checks
+from labserver.exercises import checks
 from labserver.notebook.typed import converse
 
 MAIL = "EHLO me.example\nMAIL FROM:<you@home.example>\nRCPT TO:<{}>\nDATA\nhi\n.\nQUIT\n"

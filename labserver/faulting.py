@@ -1,4 +1,4 @@
-"""The faults that a switch can turn on, in a notebook's form and on the page of `serve --ui`."""
+"""The faults that a switch can turn on: in a notebook's form, and on the page of `serve --ui`."""
 
 from __future__ import annotations
 

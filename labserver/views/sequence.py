@@ -8,7 +8,8 @@ from html import escape
 from itertools import groupby
 
 from labserver.catalog import Outcome, path
-from labserver.notebook.view import (
+from labserver.transcript import LineKind, Session, Side, expect_sessions
+from labserver.views.view import (
     MARKS,
     Row,
     View,
@@ -22,7 +23,6 @@ from labserver.notebook.view import (
     tls_name,
     wrapped,
 )
-from labserver.transcript import LineKind, Session, Side, expect_sessions
 
 _MOST_ARROWS = 60
 """Drawn of a long session: its beginning and, as half as many, its end."""

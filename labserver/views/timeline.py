@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 from labserver import normal_form
-from labserver.notebook.view import View, clock, frame, tls_name
 from labserver.transcript import Session
+from labserver.views.view import View, clock, frame, tls_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import pytest
 from inert import Checker
 
 from labserver import Lab
-from labserver.notebook.state import state
+from labserver.views.state import state
 
 
 def test_the_text_is_the_same_on_every_machine(lab: Lab) -> None:

@@ -12,7 +12,9 @@ from itertools import groupby, zip_longest
 from typing import Literal
 
 from labserver.catalog import load, path
-from labserver.notebook.view import (
+from labserver.transcript import Line, Session, Side, expect_sessions
+from labserver.transcript import numbered as number_labels
+from labserver.views.view import (
     LOCK,
     LONGEST,
     Row,
@@ -27,8 +29,6 @@ from labserver.notebook.view import (
     rows_of,
     who,
 )
-from labserver.transcript import Line, Session, Side, expect_sessions
-from labserver.transcript import numbered as number_labels
 
 _LAST = 100
 _MOST_EXCHANGES = 3 * _LAST

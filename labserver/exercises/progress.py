@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from labserver.notebook.card import card
+from labserver.views.card import card
 
 Kind = Literal["exercise", "prediction"]
 

@@ -16,8 +16,8 @@ from labserver import normal_form
 from labserver.charsets import is_guessed, unstructured
 from labserver.message import Mailbox, Message
 from labserver.mime import Part
-from labserver.notebook.view import View, count, cut, frame, varying
 from labserver.transcript import readable
+from labserver.views.view import View, count, cut, frame, varying
 
 _BODY_OCTETS = 64 * 1024
 """Of the body that are read."""

@@ -10,8 +10,8 @@ from html import escape
 from labserver import normal_form
 from labserver.lab import Lab
 from labserver.network import Address
-from labserver.notebook.card import card
 from labserver.transcript import MASK, Session, readable
+from labserver.views.card import card
 
 _SESSIONS_SHOWN = 8
 

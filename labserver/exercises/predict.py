@@ -22,12 +22,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from labserver.catalog import load
+from labserver.exercises.happened import Asked, asked
+from labserver.exercises.progress import note_try
 from labserver.given import expect
-from labserver.notebook.card import card
-from labserver.notebook.happened import Asked, asked
-from labserver.notebook.progress import note_try
-from labserver.notebook.typed import Typed
 from labserver.transcript import Session
+from labserver.views.card import card
 
 _WORDS = {"accepted": "done", "yes": "done", "no": "refused"}
 """What readers say for an outcome."""
@@ -49,8 +48,8 @@ class Prediction:
         """
         fact, also = str(happened).strip(), why
         right = _same(self.answer, fact)
-        if isinstance(happened, Typed):
-            happened = happened.session
+        # What `%%smtp` gives holds its session.
+        happened = getattr(happened, "session", happened)
         if isinstance(happened, Session):
             one = _reply(happened, self.about)
             fact = one.code

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labserver.notebook.view import frame, styles
+from labserver.views.view import frame, styles
 
 
 def card(title: str, body: str, aside: str = "") -> str:

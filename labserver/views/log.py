@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from labserver.logs import Log, Unread
-from labserver.notebook.dialogue import dialogue
-from labserver.notebook.view import View, bounded, count, frame
 from labserver.transcript import readable
+from labserver.views.dialogue import dialogue
+from labserver.views.view import View, bounded, count, frame
 
 _SESSIONS = 20
 _ROWS = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from labserver.forking import Fork
-from labserver.notebook.compare import compare
-from labserver.notebook.view import View, frame
+from labserver.views.compare import compare
+from labserver.views.view import View, frame
 
 
 def fork(shown: Fork, *, numbers: bool = False) -> View:

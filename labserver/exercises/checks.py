@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from html import escape
 
 from labserver.catalog import load
+from labserver.exercises.conditions import Condition, Finding, Seen
+from labserver.exercises.progress import entry, note_hint, note_try
 from labserver.given import expect
 from labserver.lab import Lab
-from labserver.notebook.card import card
-from labserver.notebook.conditions import Condition, Finding, Seen
-from labserver.notebook.progress import entry, note_hint, note_try
+from labserver.views.card import card
 
 
 @dataclass(frozen=True, slots=True, repr=False)

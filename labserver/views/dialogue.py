@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from labserver.catalog import Meaning, source_url
-from labserver.notebook.view import (
+from labserver.transcript import Session, expect_sessions
+from labserver.transcript import numbered as number_labels
+from labserver.transcript import rows_of as text_rows
+from labserver.views.view import (
     LOCK,
     Row,
     View,
@@ -26,9 +29,6 @@ from labserver.notebook.view import (
     tls_name,
     who,
 )
-from labserver.transcript import Session, expect_sessions
-from labserver.transcript import numbered as number_labels
-from labserver.transcript import rows_of as text_rows
 
 _MOST_ITEMS = 300
 """Shown of a long dialogue: its beginning and, as half as many, its end."""

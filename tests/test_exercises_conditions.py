@@ -8,7 +8,7 @@ import pytest
 
 from labserver import Lab
 from labserver.catalog import load
-from labserver.notebook.conditions import (
+from labserver.exercises.conditions import (
     Condition,
     Finding,
     InMailbox,

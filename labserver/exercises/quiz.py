@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from labserver.catalog import PROTOCOLS, Catalog, Outcome, load, source_url
 from labserver.given import expect, shown
-from labserver.notebook.card import card
+from labserver.views.card import card
 
 Topic = Literal["SMTP", "POP3", "IMAP", "replies", ""]
 

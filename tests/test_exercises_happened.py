@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from labserver import Lab, Legal, Line, Mailbox, Retrieved, Said, Sent, Session, predict
+from labserver.exercises.conditions import Seen
+from labserver.exercises.happened import Mail, asked, logins, mails
 from labserver.network.inline import InlineNetwork
-from labserver.notebook.conditions import Seen
-from labserver.notebook.happened import Mail, asked, logins, mails
 from labserver.notebook.typed import converse
 
 BEGIN = "EHLO me.example\nMAIL FROM:<a@b.example> SIZE=9\nRCPT TO:<ben@lab.example>\n"

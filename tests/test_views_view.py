@@ -27,8 +27,8 @@ from labserver import (
     timeline,
     wire,
 )
-from labserver.notebook.view import bounded, shortened, wrapped
 from labserver.transcript import LineKind, ProtocolName, RecordType
+from labserver.views.view import bounded, shortened, wrapped
 
 VIEWS: dict[str, Callable[[Session], View]] = {
     "show": show,

@@ -9,7 +9,17 @@ from itertools import groupby
 from typing import NamedTuple
 
 from labserver import normal_form
-from labserver.notebook.view import (
+from labserver.transcript import (
+    MASK,
+    Line,
+    Record,
+    Session,
+    expect_sessions,
+    numbered,
+    readable,
+    rows_of,
+)
+from labserver.views.view import (
     LOCK,
     LONGEST,
     View,
@@ -21,16 +31,6 @@ from labserver.notebook.view import (
     milliseconds,
     tls_name,
     who,
-)
-from labserver.transcript import (
-    MASK,
-    Line,
-    Record,
-    Session,
-    expect_sessions,
-    numbered,
-    readable,
-    rows_of,
 )
 
 _MOST_ROWS = 200

@@ -8,7 +8,7 @@ import pytest
 from inert import Checker
 
 from labserver import Lab, predict, progress
-from labserver.notebook.predict import Prediction
+from labserver.exercises.predict import Prediction
 from labserver.notebook.typed import Typed, converse
 
 QUESTION = "What will the server say to RCPT?"

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from IPython.utils.capture import capture_output
 
 from labserver import quiz
 from labserver.catalog import PROTOCOLS, load, source_url
-from labserver.notebook import quiz as module
-from labserver.notebook.quiz import TOPICS, Quiz, all_questions, misunderstandings
+from labserver.exercises.quiz import TOPICS, Quiz, all_questions, misunderstandings
+
+module = import_module("labserver.exercises.quiz")
+"""The package gives out a function of the same name."""
 
 
 def test_every_question_has_one_right_answer_and_different_wrong_ones() -> None:

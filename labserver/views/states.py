@@ -12,8 +12,8 @@ from html import escape
 from itertools import groupby
 
 from labserver.catalog import Catalog, Outcome, Step, Transition, load, path
-from labserver.notebook.view import View, count, frame, wrapped
 from labserver.transcript import Session, expect_sessions
+from labserver.views.view import View, count, frame, wrapped
 
 _MOST_NUMBERS = 5
 """Step numbers, or ranges of them, written at one way."""
