@@ -27,7 +27,7 @@ EVER_MADE = {
     *("svg", "title", "desc", "g", "path", "rect", "line", "circle", "text", "tspan"),
 }
 ATTRIBUTES = {
-    *("class", "role", "aria-label", "aria-hidden", "title", "href", "style"),
+    *("class", "datetime", "role", "aria-label", "aria-hidden", "title", "href", "style"),
     *("tabindex", "type", "scope", "colspan", "open", "value", "start"),
     *("width", "height", "viewbox", "d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "rx"),
     *("fill", "stroke", "stroke-width", "text-anchor", "dx", "dy", "overflow", "transform"),

@@ -146,7 +146,7 @@ def test_the_sentence_names_what_is_taken_and_what_was_given() -> None:
     with pytest.raises(TypeError, match=r"^f\(\) takes a whole number or None, not 'x'\.$"):
         expect("f()", "x", int, type(None))
     with pytest.raises(TypeError, match=r"^f\(\) takes a session, not a value of type View\.$"):
-        expect("f()", View("", ""), Session, wanted="a session")
+        expect("f()", View("dialogue", "", ""), Session, wanted="a session")
     with pytest.raises(TypeError, match=r"not True\.$"):
         expect("f()", True, int)
     assert shown("x" * 100) == "a value of type str"

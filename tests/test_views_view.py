@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
+from dialogue import play
 from inert import inert
 
 from labserver import (
@@ -28,7 +29,7 @@ from labserver import (
     wire,
 )
 from labserver.transcript import LineKind, ProtocolName, RecordType
-from labserver.views.view import bounded, shortened, wrapped
+from labserver.views.view import bounded, sheet, shortened, styles, wrapped
 
 VIEWS: dict[str, Callable[[Session], View]] = {
     "show": show,
@@ -158,8 +159,20 @@ def test_what_is_cut_from_a_line_is_counted(name: str) -> None:
 
 
 def test_a_view_is_its_html_in_a_notebook_and_its_text_elsewhere() -> None:
-    view = View("<p>html</p>", "text")
-    assert (str(view), repr(view), view._repr_html_()) == ("text", "text", "<p>html</p>")
+    view = View("fork compare", "<p>html</p>", "text")
+    assert (str(view), repr(view), view._repr_html_()) == ("text", "text", view.html)
+    assert view.html == f"{styles('fork compare')}<p>html</p>"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_body_of_a_view_holds_no_style_and_its_html_each_sheet_once(
+    lab: Lab, name: str
+) -> None:
+    view = VIEWS[name](play(lab, "smtp", "S: ..."))
+    assert "<style" not in view.body
+    assert view.html == styles(view.kind) + view.body
+    for one in ("view", *view.kind.split()):
+        assert view.html.count(sheet(one)) == 1
 
 
 def test_rows_of_text_keep_within_their_cells() -> None:

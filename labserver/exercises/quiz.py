@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from labserver.catalog import PROTOCOLS, Catalog, Outcome, load, source_url
 from labserver.given import expect, shown
+from labserver.views import palette
 from labserver.views.card import card
 
 Topic = Literal["SMTP", "POP3", "IMAP", "replies", ""]
@@ -30,11 +31,11 @@ _LETTERS = "abcd"
 _WRONG = 3
 """Wrong answers offered, where there are so many."""
 _COLORS = {
-    "--jq-multiple-choice-bg": "#0b4a8b",
-    "--jq-incorrect-color": "#b3261e",
-    "--jq-correct-color": "#146c2e",
-    "--jq-text-color": "#ffffff",
-    "--jq-link-color": "#cfe3fb",
+    "--jq-multiple-choice-bg": palette.light("c"),
+    "--jq-incorrect-color": palette.light("no"),
+    "--jq-correct-color": palette.light("ok"),
+    "--jq-text-color": palette.light("bright"),
+    "--jq-link-color": palette.dark("ink"),
 }
 
 
@@ -112,7 +113,7 @@ class Quiz:
         from jupyterquiz import display_quiz
 
         css = resources.files("labserver").joinpath("data", "jupyterquiz.css").read_text("utf-8")
-        display(HTML(f"<style>{css}</style>"))
+        display(HTML(f"<style>{palette.rule('.Quiz', css)}{css}</style>"))
         display_quiz(self.for_jupyterquiz(), shuffle_answers=False, max_width=800, colors=_COLORS)
 
     def for_jupyterquiz(self) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from labserver.transcript import LineKind, ProtocolName, Session
 from labserver.turns import Due, Turn, Turns
 from labserver.views.card import note
 from labserver.views.dialogue import dialogue
+from labserver.views.view import View
 
 LineEnd = Literal["crlf", "lf", "cr"]
 
@@ -57,7 +58,10 @@ class Typed:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return dialogue(self.session).html + "".join(map(note, self.notes))
+        view = dialogue(self.session)
+        if not self.notes:
+            return view.html
+        return View("dialogue touch", view.body + "".join(map(note, self.notes)), view.text).html
 
 
 def converse(

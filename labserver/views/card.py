@@ -13,12 +13,12 @@ from labserver.views.view import frame, styles
 
 def card(title: str, body: str, aside: str = "") -> str:
     """A titled frame around HTML; `title` and `aside` are plain text."""
-    return frame("touch", title, body, facts=[aside] if aside else [])
+    return styles("touch") + frame("touch", title, body, facts=[aside] if aside else [])
 
 
 def note(sentence: str) -> str:
-    """One plain sentence in a frame of its own."""
+    """One plain sentence in a frame of its own, without its style sheet `touch`."""
     return (
-        f'{styles("touch")}<section class="ml-view ml-touch ml-note" role="group" '
+        f'<section class="ml-view ml-touch ml-note" role="group" '
         f'aria-label="Note"><p>{escape(sentence)}</p></section>'
     )

@@ -163,11 +163,11 @@ def compare(a: Session, b: Session, *, numbers: bool = False) -> View:
     )
     rows = "".join(_html(pair, numbers) for pair in pairs)
     inside = f'<div class="names">{names_html}</div><ol>{rows}</ol>'
-    html = frame("compare", "Two sessions compared", inside, facts=facts)
+    body = frame("compare", "Two sessions compared", inside, facts=facts)
     heading = [f"A: {names[0]}", f"B: {names[1]}", ", ".join(facts)]
     widest = max(len(a.lines), len(b.lines)) if numbers else 0
     rows_of_text = (row for pair in pairs for row in _text(pair, number_labels(widest)))
-    return View(html, "\n".join([*heading, *rows_of_text]))
+    return View("compare", body, "\n".join([*heading, *rows_of_text]))
 
 
 def _facts(pairs: Sequence[_Pair], *, related: bool) -> list[str]:

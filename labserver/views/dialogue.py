@@ -20,7 +20,6 @@ from labserver.views.view import (
     frame,
     label,
     lines_of,
-    milliseconds,
     numbered,
     replies_together,
     rows_of,
@@ -44,14 +43,14 @@ def dialogue(session: Session, *, reveal: bool = False, numbers: bool = False) -
     number, from 1.
     """
     items = _Items(session, reveal, numbers)
-    html = frame(
+    body = frame(
         "dialogue",
         f"{session.protocol} on {session.listener}",
         f"<ol>{items.html()}</ol>",
         facts=items.facts(),
-        time=milliseconds(session.duration),
+        seconds=session.duration,
     )
-    return View(html, items.text())
+    return View("dialogue", body, items.text())
 
 
 def replay(session: Session, *, numbers: bool = False) -> View:
@@ -64,15 +63,15 @@ def replay(session: Session, *, numbers: bool = False) -> View:
     """
     expect_sessions("replay()", session)
     items = _Items(session, reveal=False, numbers=numbers)
-    html = frame(
+    body = frame(
         "dialogue",
         f"{session.protocol} on {session.listener}",
         '<label class="play"><input type="checkbox"> Play it line by line</label>'
         f"<ol>{items.html(delays=True)}</ol>",
         facts=items.facts(),
-        time=milliseconds(session.duration),
+        seconds=session.duration,
     )
-    return View(html, items.text())
+    return View("dialogue", body, items.text())
 
 
 class _Items:
@@ -154,7 +153,7 @@ def _item(group: list[Row], numbers: bool) -> str:
     row = group[-1]
     line = row.line
     css = line.who + (" tls" if line.tls else "")
-    head = f'<li class="{css}">{clock(milliseconds(group[0].line.at))}{who(line.who)}'
+    head = f'<li class="{css}">{clock(group[0].line.at)}{who(line.who)}'
     if line.kind == "content":
         return f"{head}{_content(row, numbers)}</li>"
     code = "<br>".join(

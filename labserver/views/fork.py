@@ -19,6 +19,7 @@ def fork(shown: Fork, *, numbers: bool = False) -> View:
         where += " The changed line could not be said there."
     head = frame("fork", "Said again with one line changed", f'<p class="more">{escape(where)}</p>')
     return View(
-        head + compare(shown.original, shown.changed, numbers=numbers).html,
+        "fork compare",
+        head + compare(shown.original, shown.changed, numbers=numbers).body,
         shown.text(numbers=numbers),
     )

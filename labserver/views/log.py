@@ -23,8 +23,8 @@ def log(shown: Log, *, numbers: bool = False) -> View:
     if many > _SESSIONS:
         inside += f'<p class="more">Only the first {_SESSIONS} dialogues are shown.</p>'
     head = frame("log", f"Read from {shown.kind}", inside, facts=[count(many, "dialogue")])
-    sessions = (dialogue(session, numbers=numbers).html for session in shown.sessions[:_SESSIONS])
-    return View(head + "".join(sessions), str(shown))
+    sessions = (dialogue(session, numbers=numbers).body for session in shown.sessions[:_SESSIONS])
+    return View("log dialogue", head + "".join(sessions), str(shown))
 
 
 def _unread(runs: tuple[Unread, ...]) -> str:

@@ -84,14 +84,15 @@ def message(shown: Message) -> View:
     facts = [count(len(shown.octets), "octet"), *sorted(map(_plain, shown.flags))]
     envelope = _envelope(shown)
     label = cut(shown.damage or subject or "(no subject)", 120)
-    html = frame("message", label, _html(seen, envelope), facts=facts)
-    return View(html, "\n".join(_text(seen, envelope, label, facts)))
+    body = frame("message", label, _html(seen, envelope), facts=facts)
+    return View("message", body, "\n".join(_text(seen, envelope, label, facts)))
 
 
 def mailbox(shown: Mailbox) -> View:
     """One row for each message."""
     if not shown:
-        return View(frame("mailbox", "Mailbox", '<p class="more">No message here.</p>'), str(shown))
+        empty = frame("mailbox", "Mailbox", '<p class="more">No message here.</p>')
+        return View("mailbox", empty, str(shown))
     rows = []
     for number, one in enumerate(shown[:_MOST_MESSAGES], 1):
         seen = Seen(one.octets)
@@ -102,14 +103,14 @@ def mailbox(shown: Mailbox) -> View:
         rows.append(f"<tr><td>{number}</td>{cells}</tr>")
     more = len(shown) - _MOST_MESSAGES
     rest = f'<p class="more">{more:,} more messages not shown</p>' if more > 0 else ""
-    html = frame(
+    body = frame(
         "mailbox",
         "Mailbox",
         '<table><thead><tr><th scope="col">No.</th><th scope="col">From</th>'
         f'<th scope="col">Subject</th></tr></thead><tbody>{"".join(rows)}</tbody></table>{rest}',
         facts=[count(len(shown), "message")],
     )
-    return View(html, str(shown))
+    return View("mailbox", body, str(shown))
 
 
 # -- reading a message, no more of it than is shown

@@ -76,13 +76,13 @@ def sequence(session: Session, *, reveal: bool = False, numbers: bool = False) -
     every = list(_repeats_together(list(_arrows(session, reveal, numbers))))
     steps = bounded(every, _MOST_ARROWS, lambda n: _Gap(f"{n:,} more aren't drawn", every[-1].tls))
     label = f"{session.protocol} on {session.listener}, in sequence"
-    html = frame(
+    body = frame(
         "sequence",
         label,
         _Drawing(session, label).svg(steps),
         facts=[*tls_facts(session), count(session.round_trips, "round trip")],
     )
-    return View(html, _text(session, label, steps))
+    return View("sequence", body, _text(session, label, steps))
 
 
 # -- what is drawn

@@ -66,8 +66,8 @@ def states(session: Session) -> View:
     facts = [count(len(steps), "step"), f"{reached} of {len(places)} states"]
     told = _told(steps)
     inside = f'<div class="two">{_Drawing(places, steps, label).svg()}{_list(told)}</div>'
-    html = frame("states", label, inside, facts=facts)
-    return View(html, "\n".join([f"{label}: {', '.join(facts)}", *_text(told)]))
+    body = frame("states", label, inside, facts=facts)
+    return View("states", body, "\n".join([f"{label}: {', '.join(facts)}", *_text(told)]))
 
 
 # -- what is drawn

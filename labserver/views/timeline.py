@@ -1,43 +1,22 @@
-"""Where the time and the octets of sessions went, side by side.
-
-matplotlib draws the bars; only what stands here of its SVG gets into the view: paths and text,
-with the colours of the page around them.
-"""
+"""Where the time and the octets of sessions went, side by side."""
 
 from __future__ import annotations
 
-import io
-import re
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
-from xml.etree import ElementTree
 
 from labserver import normal_form
 from labserver.transcript import Session
 from labserver.views.view import View, clock, frame, tls_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MOST_SESSIONS = 6
 _WIDE, _LEFT, _BARS_WIDE = 360, 88, 204
 """Pixels: a drawing, what is left of its bars, the bars; their numbers are at their right."""
 _LANE, _HEAD, _FOOT = 22, 26, 26
 """Pixels: the height of a bar's lane, of a heading, of the scale."""
-
-_COLOURS = {
-    "#000001": "ink",
-    "#000002": "soft",
-    "#000003": "line",
-    "#000004": "edge",
-    "#000005": "c",
-    "#000006": "s",
-}
-"""Stand-ins that are drawn with, and the classes that the page colours."""
-_INK, _SOFT, _LINE, _TLS, _CLIENT, _SERVER = _COLOURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +52,8 @@ def timeline(*sessions: Session) -> View:
     measured = [_measured(session, i, len(sessions)) for i, session in enumerate(sessions)]
     label = "Where the time and the octets went"
     table = _table(measured)
-    html = frame("timeline", label, _drawings(measured) + table)
-    return View(html, _text(label, measured))
+    body = frame("timeline", label, _drawings(measured) + table)
+    return View("timeline", body, _text(label, measured))
 
 
 # -- measuring
@@ -161,7 +140,8 @@ def _table(measured: Sequence[_Measured]) -> str:
 
     rows = [row("round trips", (f"{one.round_trips:,}" for one in measured))]
     for part, name in _WAITED.items():
-        rows.append(row(name, (clock(_ms(one.seconds(part))) for one in measured)))
+        waited = [one.seconds(part) for one in measured]
+        rows.append(row(name, (clock(seconds, _ms(seconds)) for seconds in waited)))
     for part in ("commands", "replies", "messages"):
         rows.append(row(f"octets of {part}", (f"{one.octets[part]:,}" for one in measured)))
     # A certificate's and a ticket's length differ from run to run.
@@ -182,10 +162,6 @@ def _ms(seconds: float) -> str:
 
 
 def _drawings(measured: Sequence[_Measured]) -> str:
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        return '<p class="more">The bars need matplotlib, which isn\'t installed here.</p>'
     times = [
         (one.name, [(part, one.spans[part], _ms(one.seconds(part))) for part in one.spans])
         for one in measured
@@ -204,55 +180,50 @@ def _drawings(measured: Sequence[_Measured]) -> str:
     return f'<div class="drawings">{drawn}</div>'
 
 
-Align = Literal["left", "right"]
 _Spans = Sequence[tuple[float, float]]
 _Group = tuple[str, Sequence[tuple[str, _Spans, str]]]
 """A session's name, and for each bar its name, its pieces and what is written beside it."""
 
 _BARS = {
-    "handshake": _TLS,
-    "client": _CLIENT,
-    "server": _SERVER,
-    "commands": _CLIENT,
-    "replies": _SERVER,
-    "messages": _SOFT,
-    "TLS": _TLS,
+    "handshake": "edge",
+    "client": "c",
+    "server": "s",
+    "commands": "c",
+    "replies": "s",
+    "messages": "soft",
+    "TLS": "edge",
 }
+"""For each bar its colour, a name of the palette."""
 
 
 def _drawn(title: str, groups: Sequence[_Group], scale: float) -> str:
     """One drawing: for each session its bars, each in a lane of its own with its number."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    height = _HEAD + sum(_HEAD + _LANE * len(bars) for _, bars in groups) + _FOOT
     ends = [start + length for _, bars in groups for _, spans, _ in bars for start, length in spans]
-    longest = (max(ends, default=0) * scale) or 1
-    # One point of the figure is one pixel of the drawing.
-    figure = Figure(figsize=(_WIDE / 72, height / 72), dpi=72)
-    place = (_LEFT / _WIDE, _FOOT / height, _BARS_WIDE / _WIDE, 1 - (_FOOT + _HEAD) / height)
-    axes = figure.add_axes(place)
-    axes.set_xlim(0, longest)
-    axes.set_ylim(height - _FOOT - _HEAD, 0)
-    y = 0
+    longest = max(ends, default=0) or 1
+    pixels = _BARS_WIDE / longest
+    bottom = _HEAD + sum(_HEAD + _LANE * len(bars) for _, bars in groups)
+    parts = [_written(6, 16, title, "soft")]
+    for tick in _ticks(longest * scale):
+        x = _LEFT + tick / scale * pixels
+        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEAD}" y2="{bottom}"/>')
+        parts.append(_written(x, bottom + 15, f"{tick:,.4g}", "soft", "middle"))
+    y = _HEAD
     for name, bars in groups:
-        _write(axes, 6 - _LEFT, y + _HEAD / 2 + 2, name, _INK)
+        parts.append(_written(6, y + 19, name))
         y += _HEAD
         for part, spans, said in bars:
-            middle = y + _LANE / 2
-            _write(axes, -8, middle, part, _SOFT, "right")
-            _write(axes, _WIDE - _LEFT - 4, middle, said, _INK, "right")
-            for start, length in _merged(spans, longest / scale):
-                size = (length * scale, 12)
-                axes.add_patch(Rectangle((start * scale, middle - 6), *size, color=_BARS[part]))
+            parts.append(_written(_LEFT - 8, y + 15, part, "soft", "end"))
+            parts.append(_written(_WIDE - 4, y + 15, said, "ink", "end"))
+            parts += [
+                f'<rect class="bar {_BARS[part]}" x="{_LEFT + start * pixels:.1f}" y="{y + 5}" '
+                f'width="{length * pixels:.1f}" height="12"/>'
+                for start, length in _merged(spans, longest)
+            ]
             y += _LANE
-    _ticks(axes)
-    figure.text(6 / _WIDE, 1 - 16 / height, title, color=_SOFT)
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lab", "font.size": 12}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return _cleaned(out.getvalue(), title, height)
+    return (
+        f'<svg role="group" viewBox="0 0 {_WIDE} {bottom + _FOOT}"><title>{escape(title)}</title>'
+        f"<desc>The numbers stand in the table below.</desc>{''.join(parts)}</svg>"
+    )
 
 
 def _merged(spans: _Spans, longest: float) -> list[tuple[float, float]]:
@@ -269,45 +240,12 @@ def _merged(spans: _Spans, longest: float) -> list[tuple[float, float]]:
     return out
 
 
-def _write(axes: Axes, x: float, y: float, text: str, colour: str, align: Align = "left") -> None:
-    axes.text(
-        x / _BARS_WIDE, y, text, color=colour, ha=align, va="center",
-        transform=axes.get_yaxis_transform(),
-    )  # fmt: skip
+def _ticks(longest: float) -> list[float]:
+    """Round numbers from 0 on, at most five, none beyond the longest bar."""
+    power: float = 10 ** math.floor(math.log10(longest / 4))
+    step = next(power * some for some in (1, 2, 2.5, 5, 10) if power * some * 4 >= longest)
+    return [step * number for number in range(int(longest / step) + 1)]
 
 
-def _ticks(axes: Axes) -> None:
-    axes.set_frame_on(False)
-    axes.set_yticks([])
-    axes.locator_params(axis="x", nbins=4)
-    axes.tick_params(axis="x", length=0, colors=_SOFT, labelsize=11)
-    axes.grid(axis="x", color=_LINE, clip_on=False)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-    axes.set_axisbelow(True)
-
-
-def _cleaned(svg: str, title: str, height: int) -> str:
-    """Only the paths and the text of matplotlib's SVG, with the page's own colours."""
-    parts = []
-    for element in ElementTree.fromstring(svg).iter():
-        tag = element.tag.rpartition("}")[2]
-        style = dict(re.findall(r"([a-z-]+): ([^;]+)", element.get("style", "")))
-        if tag == "path" and element.get("d"):
-            fill, stroke = style.get("fill", "none"), style.get("stroke", "none")
-            css = _COLOURS.get(fill if fill in _COLOURS else stroke)
-            if css:
-                kind = "bar" if fill in _COLOURS else "rule"
-                path = re.sub(r"\s+", " ", element.get("d", "")).strip()
-                parts.append(f'<path class="{kind} {css}" d="{escape(path)}"/>')
-        elif tag == "text":
-            css = _COLOURS.get(style.get("fill", ""), "ink")
-            x, y = element.get("x", "0"), element.get("y", "0")
-            anchor = style.get("text-anchor", "start")
-            parts.append(
-                f'<text class="{css}" x="{x}" y="{y}" text-anchor="{anchor}">'
-                f"{escape(element.text or '')}</text>"
-            )
-    return (
-        f'<svg role="group" viewBox="0 0 {_WIDE} {height}"><title>{escape(title)}</title>'
-        f"<desc>The numbers stand in the table below.</desc>{''.join(parts)}</svg>"
-    )
+def _written(x: float, y: float, text: str, css: str = "ink", anchor: str = "start") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -20,10 +20,16 @@ from labserver import normal_form
 from labserver.catalog import Meaning, Outcome, explain
 from labserver.transcript import Line, Session, Side
 from labserver.turns import goes_on
+from labserver.views import palette
 
 T = TypeVar("T")
 U = TypeVar("U")
 
+SHEETS = (
+    *("view", "dialogue", "sequence", "states", "timeline", "wire", "compare"),
+    *("message", "mailbox", "log", "fork", "touch"),
+)
+"""The style sheets of all kinds, in `data/`; the first is common to all of them."""
 LONGEST = 1000
 """Characters of a line that a view shows, a longest line of text (RFC 5321 section 4.5.3.1.6)."""
 MOST_REPLY_LINES = 60
@@ -34,9 +40,16 @@ MOST_REPLY_LINES = 60
 class View:
     """Something to look at: a notebook shows its HTML, `print` its text."""
 
-    html: str
-    """Stands alone in any page."""
+    kind: str
+    """The names of its style sheets, with spaces between them: `dialogue`, `fork compare`."""
+    body: str
+    """HTML for a page that has these style sheets."""
     text: str
+
+    @property
+    def html(self) -> str:
+        """Stands alone in any page: the body after its style sheets."""
+        return styles(self.kind) + self.body
 
     def __str__(self) -> str:
         return self.text
@@ -126,25 +139,37 @@ def tls_name(session: Session) -> str:
 # -- parts
 
 
-def frame(kind: str, label: str, inside: str, *, facts: Iterable[str] = (), time: str = "") -> str:
-    """A whole view: its style sheet, its heading with facts beside it, and what is inside.
+def frame(
+    kind: str,
+    label: str,
+    inside: str,
+    *,
+    facts: Iterable[str] = (),
+    seconds: float | None = None,
+) -> str:
+    """The body of a view: its heading with facts beside it, and what is inside.
 
-    Facts are text; inside is HTML.
+    Facts are text; inside is HTML; `seconds` is how long it took.
     """
     spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    took = "" if seconds is None else clock(seconds)
     return (
-        f"{styles(kind)}"
         f'<section class="ml-view ml-{kind}" role="group" aria-label="{escape(label)}">'
-        f"<header><b>{escape(label)}</b>{spans}{time and clock(time)}</header>{inside}</section>"
+        f"<header><b>{escape(label)}</b>{spans}{took}</header>{inside}</section>"
     )
 
 
 @cache
 def styles(kind: str) -> str:
-    """The style sheets of one kind of view, which stand within each: an output stands alone."""
-    data = files("labserver").joinpath("data")
-    sheets = [data.joinpath(f"{name}.css").read_text(encoding="utf-8") for name in ("view", kind)]
-    return f"<style>{''.join(sheet.strip() for sheet in sheets)}</style>"
+    """The style sheets of a kind of view, after the colours that they use, as an element."""
+    css = "".join(map(sheet, ("view", *kind.split())))
+    return f"<style>{palette.rule('.ml-view', css)}{css}</style>"
+
+
+@cache
+def sheet(name: str) -> str:
+    """One style sheet."""
+    return files("labserver").joinpath("data", f"{name}.css").read_text(encoding="utf-8").strip()
 
 
 def varying(text: str) -> str:
@@ -152,9 +177,11 @@ def varying(text: str) -> str:
     return escape(normal_form.shown(text))
 
 
-def clock(text: str) -> str:
-    """A time, which differs from run to run."""
-    return f"<time>{escape(normal_form.shown(text, ''))}</time>"
+def clock(seconds: float, text: str = "") -> str:
+    """A time in seconds, as `text` or as it is read best; nothing where outputs are stored."""
+    if normal_form.wanted():
+        return ""
+    return f'<time datetime="PT{seconds:.3f}S">{escape(text or milliseconds(seconds))}</time>'
 
 
 def numbered(row: Row, numbers: bool) -> str:

@@ -28,7 +28,6 @@ from labserver.views.view import (
     count,
     frame,
     label,
-    milliseconds,
     tls_name,
     who,
 )
@@ -61,9 +60,9 @@ def wire(session: Session, *, reveal: bool = False, numbers: bool = False) -> Vi
     expect_sessions("wire()", session)
     seen = _Seen(session, reveal, numbers)
     title = f"{session.protocol} on {session.listener}, on the wire"
-    html = frame("wire", title, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
+    body = frame("wire", title, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
     text = "\n".join((f"{title}: {', '.join(seen.facts())}", *seen.text()))
-    return View(html, text)
+    return View("wire", body, text)
 
 
 class _Seen:
@@ -239,7 +238,7 @@ def _record(record: Record) -> str:
 def _item(side: str, at: float, inside: str, css: str = "") -> str:
     name = f"{side} {css}".strip()
     speaker = who("C" if side == "C" else "S")
-    return f'<li class="{name}">{clock(milliseconds(at))}{speaker}<div>{inside}</div></li>'
+    return f'<li class="{name}">{clock(at)}{speaker}<div>{inside}</div></li>'
 
 
 def _varying(number: int) -> str:

@@ -128,7 +128,7 @@ class Letter:
             "parts": [self._part(number) for number in range(len(self._parts))],
             "raw": _rows(octets[:_RAW_OCTETS]),
             "unshown": max(0, len(octets) - _RAW_OCTETS),
-            "view": show(self.message).html,
+            "view": show(self.message).body,
         }
 
     def file(self, number: int) -> tuple[str, bytes]:

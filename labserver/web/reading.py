@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,7 @@ _PASTE_ALL = (
 
 def message(shown: Message) -> dict[str, Any]:
     """All that the page shows of a message."""
-    values = Letter(shown).values()
-    return {**values, "view": _bare(values["view"])}
+    return Letter(shown).values()
 
 
 def rendered(shown: Message) -> str:
@@ -48,7 +46,7 @@ def rows(heads: Sequence[Head], text: str, where: str) -> list[dict[str, Any]]:
 
 def session(shown: Session, view: str) -> str:
     """A session as one of `VIEWS`."""
-    return _bare(VIEWS[view](shown).html)
+    return VIEWS[view](shown).body
 
 
 def session_file(saved: Session) -> str:
@@ -58,7 +56,7 @@ def session_file(saved: Session) -> str:
 
 def compared(a: Session, b: Session) -> str:
     """Two sessions beside each other."""
-    return "".join(_bare(view.html) for view in two(a, b))
+    return "".join(view.body for view in two(a, b))
 
 
 def log(text: str) -> str:
@@ -69,9 +67,4 @@ def log(text: str) -> str:
         found = read_log(text)
     except ValueError as error:
         raise ValueError(f"{error} {_PASTE_ALL}") from error
-    return _bare(show(found).html)
-
-
-def _bare(html: str) -> str:
-    """A view without its style sheet, which the page has from `/views.css`."""
-    return re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    return show(found).body

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import nh3
 
+from labserver.views import palette
 from labserver.views.view import count, cut
 
 MOST_CHARACTERS = 256 * 1024
@@ -87,10 +88,11 @@ _POLICY = (
     "form-action 'none'"
 )
 _OWN_STYLE = (
-    ":where(body){margin:14px;font:15px/1.5 system-ui,sans-serif;color:#1d2733;background:#fff;"
+    ":where(body){margin:14px;font:15px/1.5 system-ui,sans-serif;"
+    f"color:{palette.light('ink')};background:{palette.light('bright')};"
     "overflow-wrap:break-word}:where(img){max-width:100%}"
-    ":where(img[title]){outline:1px dashed #8b96a3;outline-offset:-1px}"
-    ":where(a[title]){color:#0b5cad;text-decoration:underline;cursor:help}"
+    f":where(img[title]){{outline:1px dashed {palette.light('field')};outline-offset:-1px}}"
+    f":where(a[title]){{color:{palette.light('c')};text-decoration:underline;cursor:help}}"
 )
 """Where the message says nothing else."""
 

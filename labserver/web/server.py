@@ -35,6 +35,8 @@ from labserver.network.loopback import HOST, LoopbackNetwork
 from labserver.network.recorder import Recorder
 from labserver.store import MessageRow, NoSuchMailbox, NoSuchMessage, StoreError
 from labserver.transcript import Session
+from labserver.views import palette
+from labserver.views.view import SHEETS, sheet
 from labserver.web import reading
 from labserver.web.child import Child, Unread
 from labserver.web.connection import HEADERS, accepted
@@ -675,8 +677,5 @@ def _file(name: str) -> str:
 
 @cache
 def _view_styles() -> str:
-    """The style sheets of all views, the common one first."""
-    sheets: Iterator[Any] = files("labserver").joinpath("data").iterdir()
-    named = {one.name: one for one in sheets if one.name.endswith(".css")}
-    order = sorted(named, key=lambda name: (name != "view.css", name))
-    return "\n".join(named[name].read_text(encoding="utf-8") for name in order)
+    """The palette, and the style sheets of all views."""
+    return "\n".join((palette.css(), *map(sheet, SHEETS)))

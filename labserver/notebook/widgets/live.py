@@ -12,15 +12,13 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import cache
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from labserver.lab import Lab
 from labserver.notebook.widgets.sending import Done
 from labserver.views.show import show
-from labserver.views.view import View, frame
+from labserver.views.view import View, frame, styles
 
 _log = logging.getLogger("labserver")
 
@@ -56,9 +54,7 @@ class Live(ABC):
 
         self._said = ipywidgets.HTML()
         self._dialogue = ipywidgets.HTML()
-        head = ipywidgets.HTML(
-            f'<style>{_style()}</style><p class="ml-title">{escape(self.title)}</p>'
-        )
+        head = ipywidgets.HTML(f'{styles("live")}<p class="ml-title">{escape(self.title)}</p>')
         self._box = ipywidgets.VBox([head, *rows, self._said, *said, self._dialogue])
         for name in ("ml-view", "ml-form"):
             self._box.add_class(name)
@@ -208,11 +204,5 @@ def in_a_row(buttons: list[Any]) -> Any:
 
 def plain(title: str, inside: str, text: list[str]) -> View:
     """A form's stored look; `inside` is HTML."""
-    html = frame("live", title, f'{inside}<p class="more">{escape(_STORED)}</p>')
-    return View(html, "\n".join([title, *(f"  {row}" for row in text)]))
-
-
-@cache
-def _style() -> str:
-    sheets = (files("labserver").joinpath("data", f"{name}.css") for name in ("view", "live"))
-    return "".join(sheet.read_text("utf-8") for sheet in sheets)
+    body = frame("live", title, f'{inside}<p class="more">{escape(_STORED)}</p>')
+    return View("live", body, "\n".join([title, *(f"  {row}" for row in text)]))
