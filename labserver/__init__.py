@@ -114,6 +114,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "export": ("Session",),  # of `transcript`, and now it can be written and read as JSON
     "forking": ("Fork", "fork"),
     "lab": ("ACCOUNTS", "Lab", "LabError"),
     "listeners": ("LISTENERS",),
@@ -148,7 +149,7 @@ _ROOMS = {
     "views.wire": ("wire",),
     "rules": ("Delay", "Disconnect", "Greylist", "Limits", "Quota", "Reply", "Throttle"),
     "store": ("StoreError",),
-    "transcript": ("Host", "Line", "Record", "Session"),
+    "transcript": ("Host", "Line", "Record"),
 }
 """In which room each public name is."""
 

@@ -24,6 +24,7 @@ from labserver.transcript import (
     RecordType,
     Session,
     Side,
+    json_by,
 )
 
 FORMAT = "labserver session"
@@ -327,3 +328,6 @@ def _ending(fields: _Fields) -> str:
     if len(ending) > _LONGEST_ENDING or not ending.isprintable():
         raise fields.wrong("ending", f"one sentence of at most {_LONGEST_ENDING} characters")
     return ending
+
+
+json_by(to_json, from_json)

@@ -48,10 +48,22 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
+def for_types_alone(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
+    """All of a program's nodes, without those that only a type checker reads unless `types`."""
+    for node in ast.iter_child_nodes(tree):
+        if types or not for_types_alone(node):
+            yield node
+            yield from nodes(node, types)
+
+
+def imported(path: Path, *, types: bool = True) -> Iterator[tuple[int, str]]:
     """Line and full name of each module that a file imports, wherever in it."""
     here = ("labserver", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in nodes(ast.parse(path.read_bytes()), types):
         if isinstance(node, ast.Import):
             for name in node.names:
                 yield node.lineno, name.name
@@ -75,6 +87,24 @@ def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
             assert FLOORS[other] <= floor, f"line {line}: {name} is on a higher floor"
         if floor == 0:
             assert package not in NOT_IN_PLAIN_DATA, f"line {line}: {name} is not for plain data"
+
+
+def rooms() -> dict[str, set[str]]:
+    """For each room the others that it imports from, for more than types, wherever in a file."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        names = (name.split(".") for _, name in imported(path, types=False))
+        found = {name[1] for name in names if name[0] == "labserver"}
+        graph.setdefault(room(path), set()).update(found - {room(path)})
+    return graph
+
+
+def test_the_rooms_make_no_circle() -> None:
+    graph = rooms()
+    assert graph["export"] >= {"transcript", "masking"}
+    while free := {one for one, others in graph.items() if not others & graph.keys()}:
+        graph = {one: others for one, others in graph.items() if one not in free}
+    assert not graph, "these rooms import each other in a circle, or from one that does"
 
 
 def test_each_floor_has_rooms() -> None:

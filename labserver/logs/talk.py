@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import labserver.export  # noqa: F401  what is read can be written as JSON
 from labserver.dialogue import dialogue
 from labserver.listeners import TABLE
 from labserver.transcript import (

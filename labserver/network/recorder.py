@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import labserver.export  # noqa: F401  what is recorded can be written as JSON
 from labserver.dialogue import Bounds, dialogue
 from labserver.masking import Passwords
 from labserver.network.clock import Clock

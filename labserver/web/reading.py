@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from labserver.export import to_json
 from labserver.logs import read_log
 from labserver.message import Message
 from labserver.store import MessageRow
@@ -51,7 +52,7 @@ def session(shown: Session, view: str) -> str:
 
 def session_file(saved: Session) -> str:
     """A session as JSON, passwords masked."""
-    return saved.to_json()
+    return to_json(saved)
 
 
 def compared(a: Session, b: Session) -> str:
