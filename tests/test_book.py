@@ -19,6 +19,7 @@ import yaml
 
 from labserver import catalog
 from labserver.transcript import ProtocolName
+from labserver.views.view import KINDS, View, sheet
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -192,6 +193,27 @@ def test_thebe_is_dropped_and_the_rest_kept() -> None:
     context = {"script_files": [*kept, *thebe], "css_files": [sheet, thebe_sheet]}
     module("_ext/page_repairs.py")._drop_thebe(None, "index", "page.html", context, None)
     assert context == {"script_files": kept, "css_files": [sheet]}
+
+
+def test_views_in_a_page_share_one_style_sheet(tmp_path: Path) -> None:
+    class App:
+        outdir, added = tmp_path, []
+
+        def add_css_file(self, name: str) -> None:
+            self.added.append(name)
+
+    repairs, app = module("_ext/page_repairs.py"), App()
+    repairs._write_view_styles(app)
+    written = (tmp_path / "_static" / "views.css").read_text(encoding="utf-8")
+    views = [View(kind, f"<section>{kind}</section>", "") for kind in KINDS]
+    assert all(sheet(one) in written for view in views for one in view.kind.split())
+    context = {"body": "<p>before</p>" + "".join(view.html for view in views)}
+    repairs._share_view_styles(app, "page", "page.html", context, None)
+    assert context["body"] == "<p>before</p>" + "".join(view.body for view in views)
+    other = {"body": "<style>p { margin: 0 }</style>"}
+    repairs._share_view_styles(app, "other", "page.html", other, None)
+    assert other == {"body": "<style>p { margin: 0 }</style>"}
+    assert app.added == ["views.css"]
 
 
 # --- the reference page ----------------------------------------------------------------------

@@ -29,7 +29,7 @@ from labserver import (
     wire,
 )
 from labserver.transcript import LineKind, ProtocolName, RecordType
-from labserver.views.view import bounded, sheet, shortened, styles, wrapped
+from labserver.views.view import KINDS, bounded, sheet, shortened, styles, wrapped
 
 VIEWS: dict[str, Callable[[Session], View]] = {
     "show": show,
@@ -171,6 +171,7 @@ def test_the_body_of_a_view_holds_no_style_and_its_html_each_sheet_once(
     view = VIEWS[name](play(lab, "smtp", "S: ..."))
     assert "<style" not in view.body
     assert view.html == styles(view.kind) + view.body
+    assert view.kind in KINDS
     for one in ("view", *view.kind.split()):
         assert view.html.count(sheet(one)) == 1
 

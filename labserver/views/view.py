@@ -25,10 +25,12 @@ from labserver.views import palette
 T = TypeVar("T")
 U = TypeVar("U")
 
-SHEETS = (
-    *("view", "dialogue", "sequence", "states", "timeline", "wire", "compare"),
-    *("message", "mailbox", "log", "fork", "touch"),
+KINDS = (
+    *("dialogue", "sequence", "states", "timeline", "wire", "compare", "message", "mailbox"),
+    *("log dialogue", "fork compare", "touch", "dialogue touch", "live"),
 )
+"""All kinds of views."""
+SHEETS = tuple(dict.fromkeys(("view", *" ".join(KINDS).split())))
 """The style sheets of all kinds, in `data/`; the first is common to all of them."""
 LONGEST = 1000
 """Characters of a line that a view shows, a longest line of text (RFC 5321 section 4.5.3.1.6)."""
