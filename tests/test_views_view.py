@@ -172,8 +172,21 @@ def test_the_body_of_a_view_holds_no_style_and_its_html_each_sheet_once(
     assert "<style" not in view.body
     assert view.html == styles(view.kind) + view.body
     assert view.kind in KINDS
-    for one in ("view", *view.kind.split()):
-        assert view.html.count(sheet(one)) == 1
+    assert view.html.count("<style>") == 1
+    for one in view.kind.split():
+        (first, *_) = re.findall(r"\.ml-\w+[^{]*\{", sheet(one))
+        assert first.rstrip(" {") in view.html
+
+
+def test_a_squeezed_style_sheet_says_the_same() -> None:
+    for kind in KINDS:
+        css = "".join(map(sheet, ("view", *kind.split())))
+        brought = styles(kind)
+        for sign in "{}":
+            assert brought.count(sign) == css.count(sign) + 1  # and the rule of its colours
+        words = re.findall(r"[\w.#-]+", css)
+        assert re.findall(r"[\w.#-]+", brought)[-len(words) - 1 : -1] == words
+        assert brought.count(" - ") == css.count(" - ")
 
 
 def test_rows_of_text_keep_within_their_cells() -> None:

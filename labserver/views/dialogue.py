@@ -71,7 +71,7 @@ def replay(session: Session, *, numbers: bool = False) -> View:
         facts=items.facts(),
         seconds=session.duration,
     )
-    return View("dialogue", body, items.text())
+    return View("dialogue replay", body, items.text())
 
 
 class _Items:

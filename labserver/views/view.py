@@ -8,6 +8,7 @@ shows what was said, as HTML and as text; where outputs are stored, both are in 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ U = TypeVar("U")
 
 KINDS = (
     *("dialogue", "sequence", "states", "timeline", "wire", "compare", "message", "mailbox"),
-    *("log dialogue", "fork compare", "touch", "dialogue touch", "live"),
+    *("dialogue replay", "log dialogue", "fork compare", "touch", "dialogue touch", "live"),
 )
 """All kinds of views."""
 SHEETS = tuple(dict.fromkeys(("view", *" ".join(KINDS).split())))
@@ -165,13 +166,21 @@ def frame(
 def styles(kind: str) -> str:
     """The style sheets of a kind of view, after the colours that they use, as an element."""
     css = "".join(map(sheet, ("view", *kind.split())))
-    return f"<style>{palette.rule('.ml-view', css)}{css}</style>"
+    return f"<style>{_squeezed(palette.rule('.ml-view', css) + css)}</style>"
 
 
 @cache
 def sheet(name: str) -> str:
     """One style sheet."""
     return files("labserver").joinpath("data", f"{name}.css").read_text(encoding="utf-8").strip()
+
+
+def _squeezed(css: str) -> str:
+    """The same style sheet in fewer characters, for it is stored with every output.
+
+    Spaces stay where they may mean something: within selectors, and around a minus.
+    """
+    return re.sub(r"\s*([{};])\s*|([:,])\s+", r"\1\2", re.sub(r"\s+", " ", css)).replace(";}", "}")
 
 
 def varying(text: str) -> str:
