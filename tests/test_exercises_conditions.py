@@ -10,6 +10,7 @@ from labserver import Lab
 from labserver.catalog import load
 from labserver.exercises.conditions import (
     Condition,
+    Evidence,
     Finding,
     InMailbox,
     Legal,
@@ -17,7 +18,6 @@ from labserver.exercises.conditions import (
     Refused,
     Retrieved,
     Said,
-    Seen,
     Sent,
     UnderTls,
 )
@@ -29,7 +29,7 @@ BODY = "DATA\nSubject: Hello\n\nHello!\n.\n"
 
 
 def judge(lab: Lab, condition: Condition) -> Finding:
-    finding = condition.judge(Seen(lab.sessions, lab.mailbox))
+    finding = condition.judge(Evidence(lab.sessions, lab.mailbox))
     protocol, verb = finding.about
     assert verb in load(protocol).commands
     return finding

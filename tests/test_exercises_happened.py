@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from labserver import Lab, Legal, Line, Mailbox, Retrieved, Said, Sent, Session, predict
-from labserver.exercises.conditions import Seen
+from labserver.exercises.conditions import Evidence
 from labserver.exercises.happened import Mail, asked, logins, mails
 from labserver.network.inline import InlineNetwork
 from labserver.notebook.typed import converse
@@ -127,10 +127,10 @@ JUDGES: dict[str, Callable[[Session], object]] = {
     "asked": asked,
     "mails": mails,
     "logins": logins,
-    "said": lambda session: Said("NOOP").judge(Seen((session,), never)),
-    "sent": lambda session: Sent().judge(Seen((session,), never)),
-    "legal": lambda session: Legal().judge(Seen((session,), never)),
-    "retrieved": lambda session: Retrieved().judge(Seen((session,), never)),
+    "said": lambda session: Said("NOOP").judge(Evidence((session,), never)),
+    "sent": lambda session: Sent().judge(Evidence((session,), never)),
+    "legal": lambda session: Legal().judge(Evidence((session,), never)),
+    "retrieved": lambda session: Retrieved().judge(Evidence((session,), never)),
     "predicted": lambda session: predict("?", about="NOOP", answer="x").reveal(session),
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labserver.catalog import load
-from labserver.exercises.conditions import Condition, Finding, Seen
+from labserver.exercises.conditions import Condition, Evidence, Finding
 from labserver.exercises.progress import entry, note_hint, note_try
 from labserver.given import expect
 from labserver.lab import Lab
@@ -21,7 +21,7 @@ from labserver.views.card import card
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
-    """How an exercise stands."""
+    """The state of an exercise: which conditions hold."""
 
     title: str
     findings: tuple[Finding, ...]
@@ -75,7 +75,7 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class _Exercise:
-    """What was checked last: hints are about it."""
+    """The exercise that was checked last; hints are about it."""
 
     verdict: Verdict
     hints: tuple[str, ...]
@@ -106,7 +106,7 @@ def check(
     if not wanted or any(isinstance(one, type) or not hasattr(one, "judge") for one in wanted):
         raise ValueError("Say what is wanted, for example check(lab, Sent(recipients=2)).")
     sessions = tuple(session for session in lab.sessions if session.number > since)
-    findings = tuple(one.judge(Seen(sessions, lab.mailbox)) for one in wanted)
+    findings = tuple(one.judge(Evidence(sessions, lab.mailbox)) for one in wanted)
     title = title or _sentence("; ".join(finding.wanted for finding in findings))
     verdict = Verdict(title, findings)
     _last = _Exercise(verdict, tuple(hints))
@@ -135,7 +135,7 @@ def hint() -> Hints:
 
 
 def _hints(missing: Finding) -> tuple[str, ...]:
-    """From where to look, over how it is written, to lines that do it."""
+    """Three hints: where to look, how the command is written, lines that do it."""
     protocol, verb = missing.about
     command = load(protocol).commands[verb]
     name = f"{protocol}'s {verb}" if command.typed else f"the end of a message in {protocol}"
@@ -161,7 +161,7 @@ _EXAMPLES = {
         "FETCH",
     ): "%%imap --login ben@lab.example --tags\nSELECT INBOX\nFETCH 1 BODY[]\nLOGOUT",
 }
-"""Lines that say such a command, where the condition doesn't know better ones."""
+"""Example lines for each command, used if the condition has none of its own."""
 
 
 def _sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an exercise can want: small conditions on what happened in a lab.
+"""Conditions on what happened in a lab, from which exercises are made.
 
 Each is a frozen value with one method, `judge`, that says in a sentence what it found or what
 exactly is missing, and which command a hint would be about.
@@ -24,17 +24,17 @@ _NUMBERS = "no one two three four five six seven eight nine ten".split()
 _LONGEST_WORD = 60
 _COUNTED = ("messages", "recipients", "refused")
 _MOST = 1000
-"""Messages, or recipients, that an exercise can want."""
+"""The largest number of messages or recipients that a condition can ask for."""
 _CONTENT = re.compile(r"\bBODY(?:\.PEEK)?\[(?!HEADER)|\bRFC822(?!\.SIZE|\.HEADER)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What there is to judge: sessions, and what lies in mailboxes now."""
+class Evidence:
+    """What is judged: sessions, and the messages now in mailboxes."""
 
     sessions: tuple[Session, ...]
     mailbox: Callable[[str, str], Mailbox]
-    """Gives an address's mailbox by name. Raises `LabError`, `StoreError`."""
+    """Returns an address's mailbox by name. Raises `LabError` or `StoreError`."""
 
     @property
     def asked(self) -> tuple[Asked, ...]:
@@ -57,14 +57,14 @@ class Finding:
 
 
 class Condition(Protocol):
-    """Something that is wanted."""
+    """One thing that an exercise asks for."""
 
-    def judge(self, seen: Seen) -> Finding:
-        """Whether it is there, and if not, what exactly is missing."""
+    def judge(self, seen: Evidence) -> Finding:
+        """Whether it happened, and if not, what exactly is missing."""
 
 
 class _Wanted:
-    """What all conditions share: a field that makes no sense is refused in one sentence."""
+    """The base of all conditions: refuses a field that makes no sense, in one sentence."""
 
     __slots__ = ()
 
@@ -93,7 +93,7 @@ class Sent(_Wanted):
     listener: str = ""
     """Where it was handed over: `smtp`, `submission`, …"""
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         begun = [mail for session in seen.sessions for mail in mails(session)]
         sent = [mail for mail in begun if mail.sent]
         fitting = [mail for mail in sent if not self._lacks(mail)]
@@ -114,7 +114,7 @@ class Sent(_Wanted):
         return finding(False, sentence=_why_not_sent(begun, seen))
 
     def _lacks(self, mail: Mail) -> list[str]:
-        """A sentence for each thing that is otherwise."""
+        """One sentence for each thing that differs from what was asked for."""
         lacks = []
         if self.recipients not in (None, len(mail.accepted)):
             if len(mail.named) < (self.recipients or 0):
@@ -163,11 +163,11 @@ class Sent(_Wanted):
 
 @dataclass(frozen=True, slots=True)
 class Said(_Wanted):
-    """A command was said, and obeyed: `Said("VRFY")`, `Said("DELE")`."""
+    """A command was given and accepted: `Said("VRFY")`, `Said("DELE")`."""
 
     command: str
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         verb = self.command.upper()
         mine = [one for one in seen.asked if one.verb == verb]
         finding = partial(Finding, wanted=f"{verb} said", about=_about(verb, seen))
@@ -186,7 +186,7 @@ class Refused(_Wanted):
     command: str
     code: int | str = ""
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         verb, code = self.command.upper(), str(self.code).upper()
         mine = [one for one in seen.asked if one.verb == verb and one.code]
         refused = [one for one in mine if one.outcome in ("later", "refused")]
@@ -211,7 +211,7 @@ class UnderTls(_Wanted):
 
     by: ProtocolName | None = None
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         mine = [one for one in seen.sessions if self.by in (None, one.protocol)]
         protocol = self.by or (mine[-1].protocol if mine else "SMTP")
         verb = "STLS" if protocol == "POP3" else "STARTTLS"
@@ -229,12 +229,12 @@ class UnderTls(_Wanted):
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn(_Wanted):
-    """Somebody was let in."""
+    """Somebody logged in."""
 
     address: str = ""
     by: ProtocolName | None = None
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         who, of = self.address or "somebody", f" by {self.by}" if self.by else ""
         mine = [one for one in seen.sessions if self.by in (None, one.protocol)]
         protocol = self.by or (mine[-1].protocol if mine else "SMTP")
@@ -252,14 +252,14 @@ class LoggedIn(_Wanted):
 
 @dataclass(frozen=True, slots=True)
 class InMailbox(_Wanted):
-    """So many messages (or more) lie in a mailbox now, with that subject where one is given."""
+    """A mailbox now holds at least so many messages, with that subject if one is given."""
 
     address: str
     messages: int = 1
     mailbox: str = "INBOX"
     subject: str = ""
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         about: tuple[ProtocolName, str] = ("IMAP", "APPEND")
         if self.mailbox == "INBOX":
             about = ("SMTP", "RCPT")
@@ -291,7 +291,7 @@ class Retrieved(_Wanted):
 
     by: ProtocolName | None = None
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         of = f" by {self.by}" if self.by else ""
         about: tuple[ProtocolName, str] = ("POP3", "RETR")
         if self.by == "IMAP":
@@ -305,9 +305,9 @@ class Retrieved(_Wanted):
 
 @dataclass(frozen=True, slots=True)
 class Legal(_Wanted):
-    """In the last session every command was one that may be said where it was said."""
+    """In the last session every command was allowed in the state in which it was given."""
 
-    def judge(self, seen: Seen) -> Finding:
+    def judge(self, seen: Evidence) -> Finding:
         finding = partial(Finding, wanted="no rule broken", about=("SMTP", "EHLO"))
         if not seen.sessions:
             return finding(False, sentence="There was no session yet.")
@@ -321,8 +321,8 @@ class Legal(_Wanted):
 # -- words
 
 
-def _about(verb: str, seen: Seen) -> tuple[ProtocolName, str]:
-    """The protocol whose command that is; of several the one spoken last."""
+def _about(verb: str, seen: Evidence) -> tuple[ProtocolName, str]:
+    """The protocol that the command belongs to; if several, the one used last."""
     having = [name for name in PROTOCOLS if verb in load(name).commands]
     if not having:
         raise ValueError(f"{verb} is no command of SMTP, POP3 or IMAP.")
@@ -341,7 +341,7 @@ def _fetched(session: Session) -> bool:
     return False
 
 
-def _why_not_sent(begun: list[Mail], seen: Seen) -> str:
+def _why_not_sent(begun: list[Mail], seen: Evidence) -> str:
     if not any(session.protocol == "SMTP" for session in seen.sessions):
         return "Nobody has spoken SMTP to the lab yet."
     if not begun:
@@ -383,6 +383,6 @@ def _list(words: Iterable[str]) -> str:
 
 
 def _short(word: str) -> str:
-    """Somebody's word, harmless and not too long."""
+    """A given word, made safe to show and cut to a fair length."""
     text = readable(word.encode("utf-8", "surrogateescape"))
     return text if len(text) <= _LONGEST_WORD else f"{text[: _LONGEST_WORD - 1]}…"

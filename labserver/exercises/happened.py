@@ -40,7 +40,7 @@ class Mail:
     sent: bool
     """Whether the server took the message."""
     code: str
-    """The last reply to the handing over; empty where there was none."""
+    """The last reply to the message; empty if there was none."""
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ _IMAP_LOGIN = re.compile(r'\S+ LOGIN (?:"((?:[^"\\]|\\.)*)"|([^\s"{]+))', re.I)
 
 
 def asked(session: Session) -> tuple[Asked, ...]:
-    """Every command and moment of the session."""
+    """Every command of the session, and every moment such as the end of data."""
     shown = session.texts("said", body_lines=1)
     return tuple(_asked(session, step, shown[step.line]) for step in path(session) if step.command)
 
@@ -67,7 +67,7 @@ def mails(session: Session) -> tuple[Mail, ...]:
 
 
 def logins(session: Session) -> tuple[str, ...]:
-    """The addresses that were let in; an empty text where one can't be told."""
+    """The addresses that logged in; an empty text for one that can't be read."""
     found, user = [], ""
     for step in path(session):
         user = _text(session, step.line).partition(" ")[2] if step.command == "USER" else user
@@ -124,7 +124,7 @@ def _address(said: str) -> str:
 
 
 def _who(session: Session, step: Step) -> str:
-    """Whose login that was, as far as it can be read; the password stays where it is."""
+    """The name in a login, as far as it can be read; the password is not looked at."""
     said = _text(session, step.line)
     if step.command == "APOP":
         return said.split()[1]

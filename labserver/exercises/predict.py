@@ -29,7 +29,7 @@ from labserver.transcript import Session
 from labserver.views.card import card
 
 _WORDS = {"accepted": "done", "yes": "done", "no": "refused"}
-"""What readers say for an outcome."""
+"""Words of readers for an outcome."""
 
 
 class Prediction:
@@ -40,7 +40,7 @@ class Prediction:
         self.answer = answer.strip()
 
     def reveal(self, happened: object, why: str = "") -> Revealed:
-        """Hold the answer against what happened, which is a session or any plain value.
+        """Compare the answer with what happened: a session, what `%%smtp` gave, or a plain value.
 
         Of a session it takes the reply to the command that the question is about; its meaning is
         the catalog's. `why` explains a plain value. Raises `ValueError` for a session where the
@@ -111,7 +111,7 @@ class Revealed:
 
     question: str
     answer: str
-    """Empty where the reader gave none; then nothing is revealed either."""
+    """Empty if the reader gave none; then nothing is revealed."""
     happened: str
     right: bool
     why: str
@@ -189,7 +189,7 @@ def _meaning(one: Asked, answer: str, right: bool) -> str:
 
 
 def _widgets_work() -> bool:
-    """Whether somebody can click: a kernel is live and ipywidgets are there."""
+    """Whether buttons work: a kernel is running and ipywidgets is installed."""
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None

@@ -24,7 +24,7 @@ Kind = Literal["exercise", "prediction"]
 _MEMORY = "memory"
 _VERSION = 1
 _MOST = 2000
-"""Entries kept; the oldest goes for one more."""
+"""Entries kept; a further one replaces the oldest."""
 _DONE = {"exercise": "done", "prediction": "right"}
 _OPEN = {"exercise": "not yet", "prediction": "wrong at first"}
 
@@ -47,12 +47,12 @@ class Progress:
 
     entries: Mapping[str, Entry]
     note: str = ""
-    """A sentence where something about the keeping is to be known."""
+    """A sentence if there is something to know about how progress is kept."""
 
     def __str__(self) -> str:
         rows = [self._summary()]
         for title, entry in self.entries.items():
-            rows.append(f"  {'x' if entry.done else '-'} {title}: {_told(entry)}")
+            rows.append(f"  {'x' if entry.done else '-'} {title}: {_standing(entry)}")
         return "\n".join([*rows, *([f"Note: {self.note}"] if self.note else [])])
 
     __repr__ = __str__
@@ -61,7 +61,7 @@ class Progress:
         items = "".join(
             f'<li class="{"ok" if entry.done else "no"}"><span aria-hidden="true">'
             f"{'✓' if entry.done else '○'}</span><span>{escape(title)}</span>"
-            f"<span>{escape(_told(entry))}</span></li>"
+            f"<span>{escape(_standing(entry))}</span></li>"
             for title, entry in self.entries.items()
         )
         note = f'<p class="more">{escape(self.note)}</p>' if self.note else ""
@@ -87,7 +87,7 @@ def progress(*, reset: bool = False) -> Progress:
 
 
 def entry(title: str) -> Entry | None:
-    """What is known of an exercise or a prediction."""
+    """What is kept of an exercise or a prediction."""
     return _read()[0].get(title)
 
 
@@ -105,7 +105,7 @@ def note_hint(title: str, missing: str, count: int) -> None:
     _note(title, replace(known, hints={**known.hints, missing: count}))
 
 
-def _told(one: Entry) -> str:
+def _standing(one: Entry) -> str:
     words = [_DONE[one.kind] if one.done else _OPEN[one.kind]]
     if one.kind == "exercise":
         hints = sum(one.hints.values())
@@ -118,7 +118,7 @@ def _told(one: Entry) -> str:
 
 
 _memory: dict[str, Entry] = {}
-"""What is known where no file can be written; else empty."""
+"""The entries if no file can be written; otherwise empty."""
 
 
 def _note(title: str, known: Entry) -> None:
@@ -130,7 +130,7 @@ def _note(title: str, known: Entry) -> None:
 
 
 def _place() -> Path | None:
-    """The file; `None` where nothing is kept beyond this kernel."""
+    """The file; `None` if nothing is kept beyond this kernel."""
     wanted = os.environ.get("LABSERVER_PROGRESS", "")
     if wanted:
         return None if wanted == _MEMORY else Path(wanted)
@@ -144,7 +144,7 @@ def _place() -> Path | None:
 
 
 def _read() -> tuple[dict[str, Entry], str]:
-    """The entries, and a sentence where something is to be said about them."""
+    """The entries, and a sentence if there is something to know about them."""
     place = _place()
     if place is None:
         return dict(_memory), "It is kept until this kernel ends."

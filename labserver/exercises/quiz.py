@@ -29,7 +29,7 @@ TOPICS: tuple[Topic, ...] = (*PROTOCOLS, "replies")
 
 _LETTERS = "abcd"
 _WRONG = 3
-"""Wrong answers offered, where there are so many."""
+"""Wrong answers offered, if the catalog has so many."""
 _COLORS = {
     "--jq-multiple-choice-bg": palette.light("c"),
     "--jq-incorrect-color": palette.light("no"),
@@ -41,7 +41,7 @@ _COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Misunderstanding:
-    """Something that people take for true."""
+    """Something that people believe and that isn't so."""
 
     name: str
     belief: str
@@ -56,7 +56,7 @@ class Answer:
 
     text: str
     misunderstanding: Misunderstanding | None = None
-    """What a wrong answer comes from; `None` for the right one."""
+    """The misunderstanding behind a wrong answer; `None` for the right one."""
 
     @property
     def right(self) -> bool:
@@ -75,21 +75,21 @@ class Question:
     sources: tuple[str, ...]
 
     def feedback(self, answer: Answer) -> str:
-        """What is said to whoever gives that answer, without the sources."""
+        """The feedback on that answer, without the sources."""
         wrong = answer.misunderstanding
         if wrong is None:
             return f"Right. {self.why}"
         return f"Not so. Behind this answer: “{wrong.belief}” {wrong.text}"
 
     def sources_for(self, answer: Answer) -> tuple[str, ...]:
-        """Where that can be read."""
+        """Where it is documented."""
         wrong = answer.misunderstanding
         return self.sources if wrong is None else wrong.sources
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Quiz:
-    """Some questions; a page of them is its plain form."""
+    """Some questions; shown as a page where there are no buttons."""
 
     title: str
     questions: tuple[Question, ...]
@@ -117,7 +117,7 @@ class Quiz:
         display_quiz(self.for_jupyterquiz(), shuffle_answers=False, max_width=800, colors=_COLORS)
 
     def for_jupyterquiz(self) -> list[dict[str, Any]]:
-        """The questions as jupyterquiz wants them, HTML for every text."""
+        """The questions in the form that jupyterquiz reads, every text as HTML."""
         return [
             {
                 "question": escape(each.text),
@@ -170,7 +170,7 @@ def quiz(topic: Topic = "", *, questions: int = 5, seed: int = 1) -> Quiz:
     chance = random.Random(seed)
     for family in families:
         chance.shuffle(family)
-    # Of each family in turn, so that the many reply codes don't crowd out the rest.
+    # Taken from each family in turn, so that the many reply codes don't crowd out the rest.
     turns = [each for each in chain(*zip_longest(*families)) if each is not None]
     about = topic or "mail"
     return Quiz(f"Quiz: {about}", tuple(_shuffled(each, chance) for each in turns[:questions]))
@@ -267,7 +267,7 @@ def _about_meaning(entry: Mapping[str, Any], catalog: Catalog) -> Question:
 
 
 def _shuffled(question: Question, chance: random.Random) -> Question:
-    """The question with at most three wrong answers, in an order of chance."""
+    """The question with at most three wrong answers, in random order."""
     right, *wrong = question.answers
     answers = [right, *chance.sample(wrong, min(_WRONG, len(wrong)))]
     chance.shuffle(answers)
@@ -275,7 +275,7 @@ def _shuffled(question: Question, chance: random.Random) -> Question:
 
 
 def _page(question: Question) -> str:
-    """A question whose answers unfold to what is to be said of them."""
+    """A question whose answers unfold to the feedback on them."""
     answers = "".join(
         f"<details><summary>{escape(one.text)}</summary>"
         f'<p class="{"ok" if one.right else "no"}">{escape(question.feedback(one))} '

@@ -17,27 +17,27 @@ from labserver.transcript import numbered as number_labels
 from labserver.views.view import (
     LOCK,
     LONGEST,
-    Row,
+    ShownLine,
     View,
     bounded,
     count,
     frame,
     label,
     lines_of,
-    numbered,
     replies_together,
-    rows_of,
+    shown_lines,
     who,
+    with_number,
 )
 
 _LAST = 100
 _MOST_EXCHANGES = 3 * _LAST
-"""Compared of each session: its beginning and, as half as many, its end."""
+"""Exchanges compared of each session: two thirds from its beginning, the rest from its end."""
 _MOST_ROWS = 200
-"""Shown: the beginning and, as half as many, the end."""
+"""Rows shown; of more rows, the beginning and the end."""
 _BODY_LINES = 40
 _MOST_WORDS = 200
-"""Of a line, to mark those that differ."""
+"""Words of a line that are compared, to mark those that differ."""
 
 Found = Literal["same", "TLS", "names", "differs", "beside", "A", "B", ""]
 """What the comparison of two lines finds: `TLS` where only that differs, `names` where only what
@@ -77,12 +77,12 @@ _CLASSES: dict[Found, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _Compared:
     """A line, a multi-line reply or a piece of content as it is compared."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ShownLine, ...]
     normal: tuple[tuple[str, bytes], ...]
-    """What each row is compared by: its normal form, and the octets of what is cut from it."""
+    """For each row what it is compared by: its normal form, and the octets that are cut off."""
 
     @property
     def who(self) -> Side:
@@ -108,7 +108,7 @@ class _Exchange:
 
     verb: str
     purpose: str
-    lines: tuple[_Line, ...]
+    lines: tuple[_Compared, ...]
     exact: tuple[str, bytes] = ("", b"")
     """What was asked, word by word."""
 
@@ -117,8 +117,8 @@ class _Exchange:
 class _Pair:
     """A row of the comparison: a line of each session, or of one; or a heading."""
 
-    a: _Line | None
-    b: _Line | None
+    a: _Compared | None
+    b: _Compared | None
     heading: str = ""
     related: bool = True
     """Whether they are of one protocol, so that they can be the same."""
@@ -208,7 +208,7 @@ def _ends(exchanges: Sequence[_Exchange]) -> Sequence[_Exchange]:
 
 
 def _exchanges(session: Session) -> list[_Exchange]:
-    rows = rows_of(session, body_lines=_BODY_LINES)
+    rows = shown_lines(session, body_lines=_BODY_LINES)
     normal = session.texts("normal", body_lines=_BODY_LINES, longest=LONGEST)
     commands = load(session.protocol).commands
     owners = {line: step for step in path(session) for line in step.lines}
@@ -232,13 +232,15 @@ def _without_tag(text: str, session: Session) -> str:
     return text.partition(" ")[2] if session.protocol == "IMAP" else text
 
 
-def _together(rows: Sequence[Row], normal: Sequence[str]) -> Iterator[_Line]:
+def _together(rows: Sequence[ShownLine], normal: Sequence[str]) -> Iterator[_Compared]:
     for group in replies_together(rows):
-        yield _Line(tuple(group), tuple((normal[row.number - 1], _rest(row.line)) for row in group))
+        yield _Compared(
+            tuple(group), tuple((normal[row.number - 1], _rest(row.line)) for row in group)
+        )
 
 
 def _rest(line: Line) -> bytes:
-    """What else tells a line from another; of a password nothing."""
+    """What distinguishes a line beyond its shown text; nothing of a password."""
     if line.kind == "content":
         return b"%d" % line.octets
     return b"" if line.secret else line.data[LONGEST:]
@@ -257,7 +259,7 @@ def _aligned(
     b: Sequence[_Exchange],
     keys: Sequence[Callable[[_Exchange], Hashable]],
 ) -> Iterator[tuple[_Exchange | None, _Exchange | None]]:
-    """Exchanges that belong together by the first key; what is left, by the next."""
+    """Pairs of exchanges that share the first key; those left over are paired by the next key."""
     if not keys or not a or not b:
         yield from ((left, None) for left in a)
         yield from ((None, right) for right in b)
@@ -272,8 +274,8 @@ def _aligned(
 
 
 def _lines(a: _Exchange | None, b: _Exchange | None) -> Iterator[_Pair]:
-    """The lines of two exchanges beside each other, each side's with the same side's."""
-    nothing: list[_Line] = []
+    """The lines of two exchanges side by side: client with client, server with server."""
+    nothing: list[_Compared] = []
     for left, right in zip_longest(_turns(a), _turns(b), fillvalue=nothing):
         if left and right and left[0].who != right[0].who:
             yield from (_Pair(line, None) for line in left)
@@ -282,7 +284,7 @@ def _lines(a: _Exchange | None, b: _Exchange | None) -> Iterator[_Pair]:
             yield from (_Pair(*both) for both in zip_longest(left, right))
 
 
-def _turns(exchange: _Exchange | None) -> list[list[_Line]]:
+def _turns(exchange: _Exchange | None) -> list[list[_Compared]]:
     lines = exchange.lines if exchange else ()
     return [list(some) for _, some in groupby(lines, key=lambda line: line.who)]
 
@@ -307,7 +309,7 @@ def _text(pair: _Pair, number: Callable[[int], str]) -> Iterator[str]:
             yield from (f"{sign} {letter} {row}{note}" for row in _rows(line, number))
 
 
-def _rows(line: _Line, number: Callable[[int], str]) -> Iterator[str]:
+def _rows(line: _Compared, number: Callable[[int], str]) -> Iterator[str]:
     for row in lines_of(line.rows):
         if isinstance(row, str):
             yield f"   {row}"
@@ -316,12 +318,12 @@ def _rows(line: _Line, number: Callable[[int], str]) -> Iterator[str]:
         yield f"{number(row.number)}{row.line.who}: {text}".rstrip()
 
 
-def _alike(a: _Line, b: _Line, number: Callable[[int], str]) -> bool:
+def _alike(a: _Compared, b: _Compared, number: Callable[[int], str]) -> bool:
     """Whether the two lines would be the same row, numbers included."""
     return number(a.rows[0].number) == number(b.rows[0].number)
 
 
-def _size(line: _Line) -> str:
+def _size(line: _Compared) -> str:
     return f"message content, {count(line.rows[0].line.octets, 'octet')}"
 
 
@@ -340,7 +342,7 @@ def _html(pair: _Pair, numbers: bool) -> str:
     return f'<li class="{_CLASSES[found]}">{tag}{a}{b}</li>'
 
 
-def _cell(letter: str, line: _Line | None, other: _Line | None, numbers: bool) -> str:
+def _cell(letter: str, line: _Compared | None, other: _Compared | None, numbers: bool) -> str:
     css = letter.lower()
     if line is None:
         return f'<div class="{css} none"></div>'
@@ -355,7 +357,7 @@ def _cell(letter: str, line: _Line | None, other: _Line | None, numbers: bool) -
     )
 
 
-def _code(line: _Line, other: _Line | None, numbers: bool) -> str:
+def _code(line: _Compared, other: _Compared | None, numbers: bool) -> str:
     first = line.rows[0]
     if line.content:
         return f"{label(first.number, numbers)}{_size(line)}"
@@ -366,15 +368,15 @@ def _code(line: _Line, other: _Line | None, numbers: bool) -> str:
     return "<br>".join(_row(row, same, numbers) for row in lines_of(line.rows))
 
 
-def _row(row: Row | str, same: Container[int], numbers: bool) -> str:
-    """A row of a reply, marked where the other session has none like it."""
+def _row(row: ShownLine | str, same: Container[int], numbers: bool) -> str:
+    """A row of a reply, marked if the other session has no such row."""
     if isinstance(row, str) or row.number in same:
-        return row if isinstance(row, str) else numbered(row, numbers)
+        return row if isinstance(row, str) else with_number(row, numbers)
     return f"{label(row.number, numbers)}<mark>{escape(row.shown)}</mark>"
 
 
 def _marked(text: str, other: str) -> str:
-    """The words of a line that the other one doesn't have are marked."""
+    """A line with the words marked that the other line lacks."""
     mine, its = (re.findall(r"[\w.@-]+|\s+|.", one) for one in (text, other))
     rest = "".join(mine[_MOST_WORDS:])
     mine, its = mine[:_MOST_WORDS], its[:_MOST_WORDS]

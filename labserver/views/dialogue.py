@@ -11,7 +11,7 @@ from labserver.transcript import numbered as number_labels
 from labserver.transcript import rows_of as text_rows
 from labserver.views.view import (
     LOCK,
-    Row,
+    ShownLine,
     View,
     bounded,
     chip,
@@ -20,17 +20,17 @@ from labserver.views.view import (
     frame,
     label,
     lines_of,
-    numbered,
     replies_together,
-    rows_of,
     sentence,
+    shown_lines,
     tls_facts,
     tls_name,
     who,
+    with_number,
 )
 
 _MOST_ITEMS = 300
-"""Shown of a long dialogue: its beginning and, as half as many, its end."""
+"""Items shown of a long dialogue: about two thirds from its beginning, the rest from its end."""
 _BODY_LINES = 200
 _TEXT_BODY_LINES = 40
 
@@ -79,7 +79,7 @@ class _Items:
 
     def __init__(self, session: Session, reveal: bool, numbers: bool) -> None:
         self.session, self.numbers = session, numbers
-        self.rows = rows_of(session, reveal=reveal, body_lines=_BODY_LINES)
+        self.rows = shown_lines(session, reveal=reveal, body_lines=_BODY_LINES)
         self.groups = bounded(
             list(replies_together(self.rows)),
             _MOST_ITEMS,
@@ -87,7 +87,7 @@ class _Items:
         )
 
     def facts(self) -> list[str]:
-        """What stands beside the heading."""
+        """The facts beside the heading."""
         facts = [*tls_facts(self.session), count(self.session.round_trips, "round trip")]
         refused = sum(row.meaning.outcome in ("refused", "later") for row in self.rows)
         return [*facts, f"{refused:,} refused"] if refused else facts
@@ -130,26 +130,26 @@ class _Items:
                 rows.append("-- TLS from here on --")
             for row in lines_of(group):
                 rows += [f"   {row}"] if isinstance(row, str) else self._text_rows(row)
-            rows += _said(group)
+            rows += _meaning_rows(group)
         return "\n".join((*rows, *(f"-- {note} --" for note in self.session.notes)))
 
-    def _text_rows(self, row: Row) -> list[str]:
+    def _text_rows(self, row: ShownLine) -> list[str]:
         label = number_labels(len(self.rows) if self.numbers else 0)(row.number)
         return text_rows(row.line, row.shown, body_lines=_TEXT_BODY_LINES, label=label)
 
 
-def _title(group: Sequence[Row]) -> str:
+def _title(group: Sequence[ShownLine]) -> str:
     return next((row.meaning.title for row in group if row.meaning.title), "")
 
 
-def _said(group: Sequence[Row]) -> list[str]:
-    """The meaning of an item as text, set in under it."""
+def _meaning_rows(group: Sequence[ShownLine]) -> list[str]:
+    """The meaning of an item as text, indented below it."""
     label, title = group[-1].meaning.label, _title(group)
     said = ": ".join(filter(None, (label, title)))
     return [f"      {said}"] if said else []
 
 
-def _item(group: list[Row], numbers: bool) -> str:
+def _item(group: list[ShownLine], numbers: bool) -> str:
     row = group[-1]
     line = row.line
     css = line.who + (" tls" if line.tls else "")
@@ -157,7 +157,7 @@ def _item(group: list[Row], numbers: bool) -> str:
     if line.kind == "content":
         return f"{head}{_content(row, numbers)}</li>"
     code = "<br>".join(
-        one if isinstance(one, str) else numbered(one, numbers) for one in lines_of(group)
+        one if isinstance(one, str) else with_number(one, numbers) for one in lines_of(group)
     )
     if line.shortened:
         code += f" … ({line.octets:,} octets)"
@@ -165,8 +165,8 @@ def _item(group: list[Row], numbers: bool) -> str:
     return f"{head}<code>{code}</code>{mark}{_explained(group)}</li>"
 
 
-def _explained(group: list[Row]) -> str:
-    """The title, which unfolds to all that is known of the line."""
+def _explained(group: list[ShownLine]) -> str:
+    """The title, which unfolds to everything known about the line."""
     meaning, title = group[-1].meaning, _title(group)
     if not title:
         return ""
@@ -180,13 +180,13 @@ def _explained(group: list[Row]) -> str:
             for row in lines_of(told)
         )
         inside += f"<dl>{''.join(parts)}</dl>" if told else ""
-    inside += _told(meaning)
+    inside += _details(meaning)
     if not inside:
         return f'<p class="title">{escape(title)}</p>'
     return f"<details><summary>{escape(title)}</summary>{inside}</details>"
 
 
-def _told(meaning: Meaning) -> str:
+def _details(meaning: Meaning) -> str:
     """Detail, alternatives and sources."""
     inside = f"<p>{escape(meaning.detail)}</p>" if meaning.detail else ""
     if meaning.also:
@@ -204,7 +204,7 @@ def _told(meaning: Meaning) -> str:
     return inside
 
 
-def _content(row: Row, numbers: bool) -> str:
+def _content(row: ShownLine, numbers: bool) -> str:
     """A message's octets, folded away; the dots that SMTP and POP3 double are marked."""
     line, meaning = row.line, row.meaning
     lines = escape(row.shown).split("\n")

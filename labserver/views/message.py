@@ -20,7 +20,7 @@ from labserver.transcript import readable
 from labserver.views.view import View, count, cut, frame, varying
 
 _BODY_OCTETS = 64 * 1024
-"""Of the body that are read."""
+"""Octets of the body that are read."""
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _DSN = ("RET", "ENVID", "NOTIFY", "ORCPT")
 _MOST_FIELDS = 60
@@ -79,7 +79,7 @@ def said(part: Part) -> str:
 
 def message(shown: Message) -> View:
     """Envelope, header and body beside each other; the way it came; its parts; its octets."""
-    seen = Seen(shown.octets)
+    seen = ShownMessage(shown.octets)
     subject = seen.said("subject")
     facts = [count(len(shown.octets), "octet"), *sorted(map(_plain, shown.flags))]
     envelope = _envelope(shown)
@@ -95,7 +95,7 @@ def mailbox(shown: Mailbox) -> View:
         return View("mailbox", empty, str(shown))
     rows = []
     for number, one in enumerate(shown[:_MOST_MESSAGES], 1):
-        seen = Seen(one.octets)
+        seen = ShownMessage(one.octets)
         told = (seen.said(name) or "(none)" for name in ("from", "subject"))
         cells = "".join(f"<td>{escape(cut(text, 120))}</td>" for text in told)
         if one.damage:
@@ -116,7 +116,7 @@ def mailbox(shown: Mailbox) -> View:
 # -- reading a message, no more of it than is shown
 
 
-class Seen:
+class ShownMessage:
     """What is shown of a message: its header, its parts, its way here."""
 
     def __init__(self, octets: bytes) -> None:
@@ -127,11 +127,11 @@ class Seen:
 
     @property
     def more_fields(self) -> int:
-        """How many fields aren't in `fields`."""
+        """Number of fields that are left out of `fields`."""
         return self.whole.number_of_fields - len(self.fields)
 
     def said(self, name: str) -> str:
-        """What the first field of that name says, decoded; wherever in the header it stands."""
+        """The decoded value of the first field with that name, wherever it stands in the header."""
         raw = next(self.whole.raw(name.encode()), b":")
         return _plain(unstructured(_beginning(raw.partition(b":")[2])[0]))
 
@@ -141,7 +141,7 @@ class Seen:
         return found[:_MOST_PARTS], sum(part.stands_for for part in found[_MOST_PARTS:])
 
     def hops(self) -> tuple[list[tuple[str, str, str]], int]:
-        """From whom, by whom, and when and how, of each Received field; the first hop first.
+        """For each Received field: from whom, by whom, when and how; the first hop first.
 
         And how many hops before them are left out.
         """
@@ -166,7 +166,7 @@ class Seen:
         return _plain(part.kind), shown, " and ".join(more)
 
     def raw(self, most: int) -> tuple[list[tuple[bool, str, str]], int]:
-        """Its first lines as SMTP carries them, and how many more there are.
+        """The first lines as SMTP carries them, and how many more there are.
 
         Of each line whether a dot is put before it (RFC 5321 section 4.5.2), its text and its
         line end.
@@ -236,7 +236,7 @@ def _plain(text: str) -> str:
 # -- as HTML
 
 
-def _html(seen: Seen, envelope: Sequence[tuple[str, str]]) -> str:
+def _html(seen: ShownMessage, envelope: Sequence[tuple[str, str]]) -> str:
     return (
         f'<div class="beside">{_envelope_html(envelope)}{_fields_html(seen)}'
         f"{_body_html(seen)}</div>{_hops_html(seen)}{_tree_html(seen)}{_raw_html(seen)}"
@@ -260,7 +260,7 @@ def _envelope_html(envelope: Sequence[tuple[str, str]]) -> str:
     return _section("Envelope", "where it goes", inside, "envelope")
 
 
-def _fields_html(seen: Seen) -> str:
+def _fields_html(seen: ShownMessage) -> str:
     rows = []
     for field in seen.fields:
         whole = varying(f"{cut(field.name, 80)}: {field.value}")
@@ -271,7 +271,7 @@ def _fields_html(seen: Seen) -> str:
     return _section("Header", "what the reader sees of it", inside)
 
 
-def _body_html(seen: Seen) -> str:
+def _body_html(seen: ShownMessage) -> str:
     kind, rows, more = seen.body()
     if not kind:
         return _section("Body", "", '<p class="more">No text.</p>')
@@ -281,7 +281,7 @@ def _body_html(seen: Seen) -> str:
     return _section("Body", note, f"<pre>{text}</pre>{rest}")
 
 
-def _hops_html(seen: Seen) -> str:
+def _hops_html(seen: ShownMessage) -> str:
     hops, more = seen.hops()
     if not hops:
         return ""
@@ -294,14 +294,14 @@ def _hops_html(seen: Seen) -> str:
     return _section("Its way", "each server adds a Received field", inside)
 
 
-def _tree_html(seen: Seen) -> str:
+def _tree_html(seen: ShownMessage) -> str:
     parts, more = seen.parts()
     items = (f'<li style="--d:{part.depth}">{escape(said(part))}</li>' for part in parts)
     inside = f'<ul class="tree">{"".join(items)}</ul>{_not_shown(more, "more part")}'
     return _section("Parts", "the MIME tree", inside)
 
 
-def _raw_html(seen: Seen) -> str:
+def _raw_html(seen: ShownMessage) -> str:
     rows, more = seen.raw(_RAW_LINES)
     lines = []
     for dot, text, ending in rows:
@@ -319,7 +319,7 @@ def _raw_html(seen: Seen) -> str:
 
 
 def _text(
-    seen: Seen, envelope: Sequence[tuple[str, str]], label: str, facts: Sequence[str]
+    seen: ShownMessage, envelope: Sequence[tuple[str, str]], label: str, facts: Sequence[str]
 ) -> Iterator[str]:
     yield f"{normal_form.shown(label)}: {', '.join(facts)}"
     yield "Envelope"

@@ -1,4 +1,4 @@
-"""The one palette: `data/palette.css` names every colour that anything of the lab is shown in.
+"""The palette: `data/palette.css` names every colour that the lab's views and pages use.
 
 The page of `serve --ui` and the book have the file itself. What stands in somebody else's page, a
 view or a quiz, brings only the colours that it uses, and for itself alone.

@@ -11,25 +11,25 @@ from labserver.catalog import Outcome, path
 from labserver.transcript import LineKind, Session, Side, expect_sessions
 from labserver.views.view import (
     MARKS,
-    Row,
+    ShownLine,
     View,
     bounded,
     count,
     frame,
     replies_together,
-    rows_of,
     sentence,
+    shown_lines,
     tls_facts,
     tls_name,
     wrapped,
 )
 
 _MOST_ARROWS = 60
-"""Drawn of a long session: its beginning and, as half as many, its end."""
+"""Arrows drawn of a long session: about two thirds from its beginning, the rest from its end."""
 _LONGEST_PATTERN = 12
 """Arrows that may repeat together, such as all those of one mail."""
 _REPEATS = 4
-"""From so many times on a pattern is drawn only twice."""
+"""A pattern that repeats at least this often is drawn only twice."""
 _CELLS = 35
 """Characters in a row of a label, for the narrowest screen."""
 _LABEL_ROWS = 3
@@ -37,7 +37,7 @@ _LONGEST = 2 * _CELLS
 """Characters of a line that its label shows."""
 
 _CLIENT, _SERVER = 8, 92
-"""Where the two stand, in percent of the width: so it is as wide as the page, and not scaled."""
+"""Positions of client and server in percent of the width: the drawing fits its page unscaled."""
 _ROW = 17
 _TOP = 44
 
@@ -48,13 +48,13 @@ class _Arrow:
 
     who: Side
     number: str
-    """Of its line, or of its lines; empty where numbers aren't wanted."""
+    """The numbers of its lines, such as `3` or `3–5`; empty if numbers aren't wanted."""
     label: str
     outcome: Outcome
     kind: LineKind
     tls: bool
     alike: str
-    """The same for arrows that say the same sort of thing."""
+    """Equal for arrows that say the same kind of thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def sequence(session: Session, *, reveal: bool = False, numbers: bool = False) -
     body = frame(
         "sequence",
         label,
-        _Drawing(session, label).svg(steps),
+        _SequenceDrawing(session, label).svg(steps),
         facts=[*tls_facts(session), count(session.round_trips, "round trip")],
     )
     return View("sequence", body, _text(session, label, steps))
@@ -90,7 +90,7 @@ def sequence(session: Session, *, reveal: bool = False, numbers: bool = False) -
 
 def _arrows(session: Session, reveal: bool, numbers: bool) -> Iterator[_Arrow]:
     asked = {line: step.command for step in path(session) for line in step.lines}
-    rows = rows_of(session, reveal=reveal, longest=_LONGEST)
+    rows = shown_lines(session, reveal=reveal, longest=_LONGEST)
     for group in replies_together(rows):
         last = group[-1]
         line = last.line
@@ -101,12 +101,12 @@ def _arrows(session: Session, reveal: bool, numbers: bool) -> Iterator[_Arrow]:
         yield _Arrow(line.who, number, _label(group), meaning.outcome, line.kind, line.tls, alike)
 
 
-def _numbers(group: Sequence[Row]) -> str:
+def _numbers(group: Sequence[ShownLine]) -> str:
     first, last = group[0].number, group[-1].number
     return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
-def _label(group: Sequence[Row]) -> str:
+def _label(group: Sequence[ShownLine]) -> str:
     first = group[0]
     if first.line.kind == "content":
         return f"message content, {first.line.octets:,} octets"
@@ -115,7 +115,7 @@ def _label(group: Sequence[Row]) -> str:
 
 
 def _repeats_together(arrows: list[_Arrow]) -> Iterator[_Arrow | _Gap]:
-    """Of a pattern that repeats: the first time, how often it follows, and the last time."""
+    """The steps with each repeating pattern shortened: its first time, a count, its last time."""
     alike = [(arrow.alike, arrow.tls) for arrow in arrows]
     at = 0
     while at < len(arrows):
@@ -169,14 +169,14 @@ def _signed(arrow: _Arrow) -> str:
 # -- as a drawing
 
 
-class _Drawing:
+class _SequenceDrawing:
     """The SVG. Across, places are percentages; downwards, they are pixels."""
 
     def __init__(self, session: Session, label: str) -> None:
         self.session, self.label = session, label
         self.y = float(_TOP)
         self.below: list[str] = []
-        """The tunnel, under all else."""
+        """The TLS tunnel, drawn below everything else."""
         self.above: list[str] = []
 
     def svg(self, steps: Sequence[_Arrow | _Gap]) -> str:

@@ -42,7 +42,7 @@ class State:
             rows.append(f"  {address}{secret}  {self._holds(address)}".rstrip())
         rows.append(f"Sessions: {self._count()}")
         for session in self.sessions[-_SESSIONS_SHOWN:]:
-            rows.append(f"  {session.number}. {_told(session)}")
+            rows.append(f"  {session.number}. {_session_line(session)}")
         return "\n".join(rows)
 
     __repr__ = __str__
@@ -61,7 +61,7 @@ class State:
             for address, password in self.accounts.items()
         ]
         recent = [
-            f"<span>{session.number}.</span><span>{escape(_told(session))}</span>"
+            f"<span>{session.number}.</span><span>{escape(_session_line(session))}</span>"
             for session in self.sessions[-_SESSIONS_SHOWN:]
         ]
         body = (
@@ -102,7 +102,7 @@ def _purpose(name: str) -> str:
     return (getattr(Lab, name).__doc__ or "").strip()
 
 
-def _told(session: Session) -> str:
+def _session_line(session: Session) -> str:
     ending = session.ending or ("" if session.closed else "still open")
     return f"{session.protocol} on {session.listener}{f': {ending}' if ending else ''}"
 

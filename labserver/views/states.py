@@ -64,8 +64,8 @@ def states(session: Session) -> View:
     reached = sum(place.visited for place in places)
     label = f"{session.protocol} on {session.listener}, through the states"
     facts = [count(len(steps), "step"), f"{reached} of {len(places)} states"]
-    told = _told(steps)
-    inside = f'<div class="two">{_Drawing(places, steps, label).svg()}{_list(told)}</div>'
+    told = _steps_taken(steps)
+    inside = f'<div class="two">{_StateDrawing(places, steps, label).svg()}{_list(told)}</div>'
     body = frame("states", label, inside, facts=facts)
     return View("states", body, "\n".join([f"{label}: {', '.join(facts)}", *_text(told)]))
 
@@ -144,7 +144,7 @@ def _numbers(steps: Iterable[int]) -> str:
 # -- as text, and as a list
 
 
-def _told(steps: Sequence[Step]) -> list[tuple[str, str]]:
+def _steps_taken(steps: Sequence[Step]) -> list[tuple[str, str]]:
     """Each step, or several alike, with its numbers."""
     alike = groupby(
         enumerate(steps, 1),
@@ -181,7 +181,7 @@ def _list(told: Sequence[tuple[str, str]]) -> str:
 # -- as a drawing
 
 
-class _Drawing:
+class _StateDrawing:
     """The SVG: rails at the left, at fixed places; text at their right, as wide as it gets."""
 
     def __init__(self, places: list[_Place], steps: Sequence[Step], label: str) -> None:

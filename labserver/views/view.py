@@ -65,7 +65,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ShownLine:
     """A line of a session with all that is shown of it."""
 
     number: int
@@ -93,21 +93,21 @@ LOCK = (
 )
 
 
-def rows_of(
+def shown_lines(
     session: Session, *, reveal: bool = False, body_lines: int = 1, longest: int = LONGEST
-) -> list[Row]:
+) -> list[ShownLine]:
     """Each line of the session with what is shown of it and its meaning.
 
     Of message content only so many lines are shown, of each line only so many characters.
     """
     shown = session.texts(reveal=reveal, body_lines=body_lines, longest=longest)
     lines = enumerate(zip(session.lines, shown, explain(session), strict=True), 1)
-    return [Row(number, *parts) for number, parts in lines]
+    return [ShownLine(number, *parts) for number, parts in lines]
 
 
-def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def replies_together(rows: Iterable[ShownLine]) -> Iterator[list[ShownLine]]:
     """A multi-line reply (RFC 5321 section 4.2.1) is one item."""
-    group: list[Row] = []
+    group: list[ShownLine] = []
     for row in rows:
         group.append(row)
         line = row.line
@@ -119,7 +119,7 @@ def replies_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield group
 
 
-def lines_of(group: Iterable[Row]) -> list[Row | str]:
+def lines_of(group: Iterable[ShownLine]) -> list[ShownLine | str]:
     """The lines of a reply; of a very long one the beginning, what is left out, and the end."""
     return bounded(
         [*group], MOST_REPLY_LINES, lambda n: f"[{n:,} more lines of this reply not shown]"
@@ -189,30 +189,30 @@ def varying(text: str) -> str:
 
 
 def clock(seconds: float, text: str = "") -> str:
-    """A time in seconds, as `text` or as it is read best; nothing where outputs are stored."""
+    """A time in seconds, shown as `text` if given; nothing where outputs are stored."""
     if normal_form.wanted():
         return ""
     return f'<time datetime="PT{seconds:.3f}S">{escape(text or milliseconds(seconds))}</time>'
 
 
-def numbered(row: Row, numbers: bool) -> str:
-    """What is shown of a line, with its number before it if that is wanted."""
+def with_number(row: ShownLine, numbers: bool) -> str:
+    """The shown text of a line as HTML, with its number before it if `numbers` is set."""
     return f"{label(row.number, numbers)}{escape(row.shown) or '&nbsp;'}"
 
 
 def label(number: int, numbers: bool) -> str:
-    """A line's number, if that is wanted."""
+    """A line's number as HTML; empty unless `numbers` is set."""
     return f'<span class="number">{number:,}</span> ' if numbers else ""
 
 
 def who(side: Side) -> str:
-    """C or S; a screen reader says the word."""
+    """`C` or `S` as HTML; a screen reader says `client` or `server`."""
     name = SIDES[side]
     return f'<span class="who" role="img" aria-label="{name}" title="{name}">{side}</span>'
 
 
 def chip(outcome: Outcome, label: str) -> str:
-    """What a reply comes to: a sign and a word, coloured as well."""
+    """The outcome of a reply: a sign and a word, also in colour."""
     if not label:
         return ""
     css, sign = MARKS[outcome]
@@ -226,23 +226,23 @@ def count(number: int, thing: str) -> str:
 
 
 def sentence(note: str) -> str:
-    """A note as a whole sentence."""
+    """A note as a sentence, with a capital and a full stop."""
     return f"{note[:1].upper()}{note[1:]}."
 
 
 def milliseconds(seconds: float) -> str:
-    """A time as short as it is read best."""
+    """A time in the unit that reads best."""
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms"
 
 
 def cut(text: str, most: int = LONGEST) -> str:
-    """Text of at most so many characters; what is cut says how many are left out."""
+    """Text of at most so many characters; a cut text says how many are left out."""
     left = len(text) - most
     return text if left <= 0 else f"{text[:most]} … {count(left, 'character')} more"
 
 
 def bounded(items: Sequence[T], most: int, gap: Callable[[int], U]) -> list[T | U]:
-    """At most so many items: the beginning, what tells how many are left out, the end."""
+    """At most so many items: the beginning, a note of how many are left out, the end."""
     left_out = len(items) - most
     if left_out <= 0:
         return [*items]

@@ -33,7 +33,7 @@ from labserver.views.view import (
 )
 
 _MOST_ROWS = 200
-"""Shown of the plain lines, and as many of the TLS records."""
+"""Plain lines shown, and as many TLS records."""
 _BODY_LINES = 20
 _OVERHEAD = 22
 """Octets that TLS 1.3 adds to a piece of plain text: header, content type and tag (RFC 8446
@@ -58,15 +58,15 @@ def wire(session: Session, *, reveal: bool = False, numbers: bool = False) -> Vi
     `reveal` is set, and it is said that they are; with `numbers` each line has its number, from 1.
     """
     expect_sessions("wire()", session)
-    seen = _Seen(session, reveal, numbers)
+    seen = _OnPath(session, reveal, numbers)
     title = f"{session.protocol} on {session.listener}, on the wire"
     body = frame("wire", title, f"<ol>{''.join(seen.html())}</ol>", facts=seen.facts())
     text = "\n".join((f"{title}: {', '.join(seen.facts())}", *seen.text()))
     return View("wire", body, text)
 
 
-class _Seen:
-    """What is to be seen on the path, in its order."""
+class _OnPath:
+    """What somebody on the path sees, in order."""
 
     def __init__(self, session: Session, reveal: bool, numbers: bool) -> None:
         self.session, self.reveal, self.numbers = session, reveal, numbers
@@ -75,7 +75,7 @@ class _Seen:
         self.plain = [_Plain(n, line, text) for n, (line, text) in both if not line.tls]
         records = session.records
         self.unread: list[Record] = []
-        """Plain octets of which no line tells: beyond the bound, or where TLS was due."""
+        """Plain octets that belong to no line: beyond the bound, or sent where TLS was expected."""
         if not self.plain:
             self.unread = [record for record in records if record.type == "plain"]
         self.tls = [record for record in records if record.type != "plain"]
@@ -84,7 +84,7 @@ class _Seen:
         self.exposed = any(one.line.secret for one in self.plain)
 
     def facts(self) -> list[str]:
-        """What could be read, in words."""
+        """What could be read, as facts for the heading."""
         if not self.plain and not self.unread:
             return ["nothing could be read" if self.tls else "nothing was sent"]
         facts = ["the password could be read"] if self.exposed else []
@@ -154,7 +154,7 @@ class _Seen:
         return f"{label(one.number, self.numbers)}{shown}"
 
     def _decoded(self, line: Line) -> str:
-        """What a shown secret says, where it is base64."""
+        """The decoded text of a revealed secret that is base64."""
         if not self.reveal or line.secret is None:
             return ""
         start, end = line.secret
@@ -242,7 +242,7 @@ def _item(side: str, at: float, inside: str, css: str = "") -> str:
 
 
 def _varying(number: int) -> str:
-    """How many, where certificates and tickets make that differ from run to run."""
+    """A number of octets that certificates and tickets make differ from run to run."""
     return normal_form.shown(f"{number:,}", "…")
 
 

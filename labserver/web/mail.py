@@ -15,7 +15,7 @@ from labserver.message import Message
 from labserver.mime import Part, bare_id
 from labserver.store import MessageRow
 from labserver.transcript import readable
-from labserver.views.message import Seen, said
+from labserver.views.message import ShownMessage, said
 from labserver.views.show import show
 from labserver.views.view import count, cut
 from labserver.web.sanitizer import MOST_CHARACTERS, Sanitized, sanitized
@@ -63,7 +63,7 @@ class Head:
 
     def values(self) -> dict[str, Any]:
         """The row of the list, for JSON."""
-        seen = Seen(self.octets)
+        seen = ShownMessage(self.octets)
         return {
             "uid": self.row.uid,
             "subject": _field(seen, "subject") or "(no subject)",
@@ -98,7 +98,7 @@ class Letter:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self._seen = Seen(message.octets)
+        self._seen = ShownMessage(message.octets)
         self._parts = self._seen.whole.walk()
 
     def values(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _file_name(said: str) -> str:
     return name
 
 
-def _field(seen: Seen, name: str) -> str:
+def _field(seen: ShownMessage, name: str) -> str:
     return cut(seen.said(name), _LONGEST)
 
 

@@ -87,7 +87,7 @@ class Monitor(Live):
                 return
             self._rows = {one.number: self._row(one) for one in self.feed.latest}
             options = tuple((each.text, number) for number, (_, each) in self._rows.items())
-            self.count.value = f'<p class="more">{escape(self._told())}</p>'
+            self.count.value = f'<p class="more">{escape(self._counts())}</p>'
             chosen = self.list.value
             if options != self.list.options:
                 # One message to the browser, so that a list with focus keeps its place.
@@ -112,7 +112,7 @@ class Monitor(Live):
         known = self._rows.get(session.number)
         return known if known is not None and known[0] is session else (session, row(session))
 
-    def _told(self) -> str:
+    def _counts(self) -> str:
         return self.feed.told() + ("" if self.lab is not None else " The lab is closed.")
 
     def _chosen(self, number: int | None) -> None:
@@ -145,7 +145,7 @@ class Monitor(Live):
     def view(self) -> View:
         self._look(settled=True)
         rows = [row(session) for session in self.feed.latest[:_STORED_ROWS]]
-        told = self._told()
+        told = self._counts()
         if not rows:
             return plain(self.title, f'<p class="more">{escape(told)}</p>', [told])
         names = ("No.", "Session", "What happened")

@@ -137,7 +137,7 @@ class MailboxReader(Live):
         # One message to the browser, so that a list with focus keeps its place.
         with self.list.hold_sync():
             self.list.index = None
-            self.list.options = [(_told(entry), entry.key) for entry in listing.entries]
+            self.list.options = [(_entry_line(entry), entry.key) for entry in listing.entries]
             if keys:
                 self.list.index = last if chosen is None else min(chosen, last)
         for name in ("Mark seen", "Flag"):
@@ -160,7 +160,7 @@ class MailboxReader(Live):
         names = ("No.", "From", "Subject", "Flags")
         heads = "".join(f'<th scope="col">{name}</th>' for name in names)
         table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        return plain(title, table, [_told(entry) for entry in entries])
+        return plain(title, table, [_entry_line(entry) for entry in entries])
 
 
 def mailbox_reader(lab: Lab, address: str = "", by: By = "IMAP") -> MailboxReader:
@@ -180,7 +180,7 @@ def mailbox_reader(lab: Lab, address: str = "", by: By = "IMAP") -> MailboxReade
     return MailboxReader(lab, address, by)
 
 
-def _told(entry: Entry) -> str:
+def _entry_line(entry: Entry) -> str:
     flags = _flags(entry)
     told = f"{entry.number}. {cut(entry.subject, 80)}, from {cut(entry.sender, 80)}"
     return f"{told} ({flags})" if flags else told

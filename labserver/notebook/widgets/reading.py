@@ -206,13 +206,13 @@ def _pop3(lab: Lab, address: str) -> Iterator[poplib.POP3]:
 def _refusal(error: Exception) -> str:
     said = error.args[0] if error.args else ""
     if isinstance(said, bytes):
-        return f"The server refused: {_told(said)}"
+        return f"The server refused: {_reply_text(said)}"
     if "EOF" in str(said):  # so poplib says that the connection is gone
         return connection_lost(error)
-    return f"The client gave up: {_told(said)}."
+    return f"The client gave up: {_reply_text(said)}."
 
 
-def _told(said: Any) -> str:
+def _reply_text(said: Any) -> str:
     octets = said if isinstance(said, bytes) else str(said).encode("utf-8", "backslashreplace")
     return readable(octets.strip())[:300]
 
@@ -223,7 +223,7 @@ def _told(said: Any) -> str:
 def _ok(answer: tuple[str, list[Any]]) -> list[Any]:
     status, data = answer
     if status != "OK":
-        raise _Refused(f"The server refused: {_told(data[0] if data else b'')}")
+        raise _Refused(f"The server refused: {_reply_text(data[0] if data else b'')}")
     return data
 
 
