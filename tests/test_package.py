@@ -194,6 +194,7 @@ def test_every_file_of_the_site_has_a_licence() -> None:
         pytest.skip("there is no site (kit.py book builds it)")
     patterns = [pattern for files, _ in stanzas()[1:] for pattern in files]
     assets = {path.name for path in (ROOT / "book" / "_assets").iterdir()}
+    assets |= {"palette.css", "views.css"}  # from labserver/data
     for path in filter(Path.is_file, site.rglob("*")):
         name = path.relative_to(site).as_posix()
         made = path.suffix == ".html" or name.startswith(("_sources/", "_images/"))
