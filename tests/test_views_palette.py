@@ -16,7 +16,7 @@ STYLED = sorted(
     for folder in ("labserver", "book")
     for kind in ("css", "py", "js", "html")
     for path in (ROOT / folder).rglob(f"*.{kind}")
-    if path.name != "palette.css"
+    if path.name != "palette.css" and "_views" not in path.parts  # which the build writes
 )
 COLOUR = re.compile(
     r"#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})\b|\b(?:rgba?|hsla?|oklch|lab|light-dark)\(#?\d",
