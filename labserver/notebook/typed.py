@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from labserver.catalog.tables import PROTOCOLS
 from labserver.lab import Lab
 from labserver.listeners import TABLE, spoken_on
+from labserver.tables import PROTOCOLS
 from labserver.transcript import LineKind, ProtocolName, Session
 from labserver.turns import Due, Turn, Turns
 from labserver.views.card import note
