@@ -1,7 +1,8 @@
 """The catalog: the one place that knows what SMTP, POP3 and IMAP mean by what they say.
 
-`tables.py` gives the knowledge (`labserver/data/*.toml`) as frozen values: commands, reply codes,
-enhanced status codes, states and transitions, each with its source. `reading.py` reads a session
+`labserver/tables.py` gives the knowledge (`labserver/data/*.toml`) as frozen values: commands,
+reply codes, enhanced status codes, states and transitions, each with its source; which line answers
+which is told by `labserver/turns/`. `reading.py` reads a session
 against them, with what differs in `smtp.py`, `pop3.py` and `imap.py`: what each line means
 (`explain`), where the dialogue leaves the rules (`legal`), which way it took through the states
 (`path`). How a meaning is shown, and what a server answers, is decided elsewhere.
