@@ -51,6 +51,9 @@ is missing here, is the catalog's to say."""
 _LONGEST_NAME = 512
 """Octets of a command in which a client's name is looked for; a longer line is refused."""
 
+ABSENT = "(not in this log)"
+"""Stands in a line that was said, as what follows shows, but that a log doesn't hold."""
+
 MASK = "••••••••••••"
 """Stands for a secret, always as long, so that its length tells nothing."""
 

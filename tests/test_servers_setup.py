@@ -16,13 +16,13 @@ from labserver import Lab, LabError, Reply, compose, mailbox_reader
 from labserver.message import Envelope
 from labserver.network import Network
 from labserver.network.inline import InlineNetwork
-from labserver.notebook.state import state
 from labserver.notebook.widgets.reading import look
 from labserver.notebook.widgets.sending import Draft, send
 from labserver.rules import Limits
 from labserver.servers.accounts import Accounts, Guesses
 from labserver.servers.rulebook import Rulebook
 from labserver.servers.setup import Client, Policy, Setup, log_in, received_field
+from labserver.views.state import state
 
 ANA = {"ana@lab.example": "s3cret"}
 

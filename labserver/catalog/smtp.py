@@ -17,7 +17,7 @@ from labserver.catalog.reading import (
     text_of,
 )
 from labserver.tables import Note, enhanced
-from labserver.transcript import Line, ProtocolName, Session, readable
+from labserver.transcript import ABSENT, Line, ProtocolName, Session, readable
 
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 _PARAMETER = re.compile(r" (SIZE|BODY|SMTPUTF8|AUTH|RET|ENVID|NOTIFY|ORCPT)(?=[= ]|$)", re.I)
@@ -95,7 +95,7 @@ class SmtpReading(Reading):
             if mechanism in ("PLAIN", "LOGIN"):
                 note = self.note(f"auth-{mechanism.lower()}")
                 return self.exposed(note, line) if line.secret else note
-            return self.note("auth-other", mechanism=cut(mechanism))
+            return self.note("auth-other", mechanism=cut(mechanism)) if mechanism else None
         return None
 
     def _mechanism(self, e: Exchange) -> str:
@@ -135,7 +135,9 @@ class SmtpReading(Reading):
             return self.noted(self.note("no-reply"))
         reply = self.catalog.replies.get(code)
         anchor = reply.anchor if reply else ""
-        if self._turn[i].begins:
+        if text == ABSENT:
+            meaning = self.noted(self.note("absent"), anchor)
+        elif self._turn[i].begins:
             meaning = self._answer(i, e)
         elif e.verb == "EHLO" and code == "250":
             meaning = self._extension(text, tls=self.lines[i].tls)

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 from labserver.logs import bounce, marked, postfix, window
 from labserver.logs.rows import rows_of
-from labserver.logs.talk import ABSENT, HIDDEN, LOG_ENDS, Event, write
+from labserver.logs.talk import HIDDEN, LOG_ENDS, Event, write
 from labserver.logs.unread import Unread, unread
-from labserver.transcript import Session, readable
+from labserver.transcript import ABSENT, Session, readable
 
 __all__ = [
     "ABSENT",

@@ -17,6 +17,7 @@ import labserver.export  # noqa: F401  what is read can be written as JSON
 from labserver.dialogue import dialogue
 from labserver.listeners import TABLE
 from labserver.transcript import (
+    ABSENT,
     VERBS,
     Host,
     Line,
@@ -27,9 +28,6 @@ from labserver.transcript import (
     readable,
 )
 from labserver.turns import GO_ON
-
-ABSENT = "(not in this log)"
-"""Stands in a line that was said, as what follows shows, but that the log doesn't hold."""
 
 HIDDEN = "(hidden)"
 """Stands for credentials that the program which wrote the log left out."""

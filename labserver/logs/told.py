@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from labserver.logs.talk import ABSENT, Begins, Ends, Event, Said
+from labserver.logs.talk import Begins, Ends, Event, Said
+from labserver.transcript import ABSENT
 from labserver.turns import GO_ON
 
 STAGES = ("greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "end of DATA")
