@@ -717,3 +717,42 @@ def test_quoting_programs_marks_are_no_part_of_a_reply() -> None:
             "smtp; 550 5.1.1 no such user", f"x; {before}550 5.1.1 no such user{after}"
         )
         assert one(report(fields)) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("after MAIL FROM:<ana@shop.example> SIZE=3000", "MAIL FROM:<ana@shop.example>"),
+        ("after pipelined MAIL FROM:<ana@shop.example>", "MAIL FROM:<ana@shop.example>"),
+        ("after EHLO mx.lab.example", "EHLO mx.lab.example"),
+        ("after HELO [192.0.2.1]", "EHLO [192.0.2.1]"),
+    ],
+)
+def test_the_argument_that_a_bounce_repeats_is_shown(words: str, asked: str) -> None:
+    text = f"""
+    This message was created automatically by mail delivery software.
+
+      {BOB}
+        SMTP error from remote mail server {words}:
+        host mx.customer.example [192.0.2.9]: 550 5.7.1 refused
+    """
+    (session,) = read_log(mail(textwrap.dedent(text))).sessions
+    assert f"C: {asked}\nS: 550 5.7.1 refused" in session.text()
+
+
+def test_the_argument_in_a_transcript_is_shown() -> None:
+    text = f"""
+       ----- The following addresses had permanent fatal errors -----
+    <{BOB}>
+        (reason: 553 5.1.8 Domain of sender address does not exist)
+
+       ----- Transcript of session follows -----
+    ... while talking to mx.customer.example.:
+    >>> EHLO mx.lab.example
+    <<< 250 hello
+    >>> MAIL From:<ana@shop.example> SIZE=100
+    <<< 553 5.1.8 Domain of sender address does not exist
+    """
+    (session,) = read_log(mail(textwrap.dedent(text))).sessions
+    assert "C: MAIL FROM:<ana@shop.example>\nS: 553 5.1.8" in session.text()
+    assert "C: EHLO mx.lab.example" in session.text()

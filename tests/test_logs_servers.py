@@ -226,3 +226,33 @@ def test_what_a_log_tells_is_never_said_to_be_absent() -> None:
     row = f"{SMTPD}reject: RCPT from unknown[192.0.2.9]: 554 5.7.1 no; {ASKED}\n"
     absent = [text for _, text in spoken(only(read_log(row))) if ABSENT in text]
     assert absent == [f"220 {ABSENT}", f"250 {ABSENT}", f"250 {ABSENT}"]
+
+
+WINDOW = "220 mx ESMTP\nEHLO me\n250 mx\nQUIT\n221 bye\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Hello team, see this:\n\n",
+        "From: ana@shop.example\nSubject: look\n\nHere it is.\n$ telnet mx 25\n",
+        "What I typed yesterday\nand what came back:\n",
+    ],
+)
+def test_what_stands_before_a_window_was_said_by_nobody(before: str) -> None:
+    log = read_log(before + WINDOW)
+    assert spoken(only(log))[:2] == [("S", "220 mx ESMTP"), ("C", "EHLO me")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The mail server responded:\n5.7.1 <b@c.example>: Relay access denied.\n"
+        "Please check the message recipient and try again.",
+        "Please check your account.\nThen fetch your mail.",
+        "You can copy this and move on.",
+    ],
+)
+def test_sentences_are_no_window(text: str) -> None:
+    with pytest.raises(ValueError, match="Nothing in this text"):
+        read_log(text)

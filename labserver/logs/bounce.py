@@ -114,6 +114,8 @@ def _read(rows: Sequence[str], mail: Letter) -> Reading | None:
     for failure in (*failed, *delayed):
         if one := words.exchange_of(failure.reply, failure.recipient, said):
             failure.stage = one.stage
+            failure.sender = failure.sender or one.sender
+            failure.hello = failure.hello or one.hello
             if one.reply.startswith(failure.reply):
                 failure.reply = one.reply
     return Reading(
@@ -308,6 +310,7 @@ def _as_told(failure: Failure, sender: str | None) -> Told:
         ending += f": {said}"
     stage = failure.stage or likely_stage(failure.reply, failure.status)
     told = Told(failure.row, stage, failure.reply, failure.sender or sender, ending=ending)
+    told.hello = failure.hello
     told.unanswered = not failure.reply
     told.unasked = told.unanswered and not failure.stage
     told.recipients = {failure.recipient: (failure.row, failure.reply if stage == "RCPT" else "")}

@@ -114,6 +114,22 @@ def stage_in(text: str) -> str:
     return next((stage for words, stage in _TOLD_OFF.items() if words in lower), "")
 
 
+_SENDER = re.compile(r"\bMAIL FROM:[ \t]{0,3}<([^<>\s]{1,320})>", re.I)
+_HELLO = re.compile(r"\b(?:EHLO|HELO) ([A-Z0-9._-]{1,253}[A-Z0-9]|\[[A-F0-9.:]{2,60}\])", re.I)
+
+
+def sender_in(text: str) -> str:
+    """The address in a MAIL command that the words repeat; empty without one."""
+    found = _SENDER.search(text[:_LOOKED_AT])
+    return found[1] if found else ""
+
+
+def hello_in(text: str) -> str:
+    """The name in an EHLO or HELO command that the words repeat; empty without one."""
+    found = _HELLO.search(text[:_LOOKED_AT])
+    return found[1] if found else ""
+
+
 _LOOKED_AT = 4000
 
 

@@ -46,6 +46,9 @@ class Failure:
     stage: str = ""
     """What the reply answered, where it is said."""
     sender: str = ""
+    """The reverse-path in the MAIL command that is told."""
+    hello: str = ""
+    """The client's name in the EHLO or HELO command that is told."""
     rows: set[int] = field(default_factory=set)
     """The rows that were read for it."""
 

@@ -72,6 +72,9 @@ def read(rows: Sequence[str]) -> Iterator[Event]:
         elif not row:
             yield Aside(n, "")
             continue
+        elif not (spoken or certain):
+            yield Aside(n, "stands before the dialogue")
+            continue
         noise, spoken = noise and not by_server, True
         yield Said(n, who(octets), octets, tls=tls or None)
 
@@ -104,10 +107,14 @@ _TRAPS = {
 
 
 def _protocol(rows: Sequence[str]) -> ProtocolName | None:
-    """By the first line that gives it away: a server's, else a client's."""
+    """By the first line that gives it away: a server's, else a client's of SMTP or POP3.
+
+    What looks like an IMAP command may be a sentence: "Please check …".
+    """
     sides: tuple[Side, ...] = ("S", "C")
     octets = ((who, row.encode("utf-8", "backslashreplace")) for who in sides for row in rows)
-    return next(filter(None, (protocol_of(who, row) for who, row in octets)), None)
+    told = ((who, protocol_of(who, row)) for who, row in octets)
+    return next((name for who, name in told if name and (who, name) != ("C", "IMAP")), None)
 
 
 def _anything_typed(rows: Sequence[str], protocol: ProtocolName) -> bool:

@@ -17,8 +17,10 @@ from labserver.logs.phrases import (
     ADDRESS,
     NOT_DELIVERED,
     addresses_in,
+    hello_in,
     reply_in,
     returned_begins,
+    sender_in,
     stage_in,
     status_in,
 )
@@ -186,6 +188,8 @@ def told(lines: Sequence[Line], recipient: str) -> Failure:
             sent = stage_in(text)
         failure.stage = failure.stage or (stage_in(text) if not text.startswith(">>>") else "")
         failure.status = failure.status or status_in(text)
+        failure.sender = failure.sender or sender_in(text)
+        failure.hello = failure.hello or hello_in(text)
         if recipient and at == 0:
             text = _behind(text, recipient)
         reply = reply_in(text)
@@ -207,22 +211,27 @@ class Exchange(NamedTuple):
     stage: str
     recipient: str
     reply: str
+    sender: str = ""
+    """The reverse-path in the last MAIL before it."""
+    hello: str = ""
+    """The name in the last EHLO or HELO before it."""
 
 
 def exchanges(lines: Sequence[Line]) -> list[Exchange]:
     """What was said to a server, `>>>` and `<<<` before each line."""
     found: list[Exchange] = []
-    stage, recipient = "", ""
+    stage, recipient, sender, hello = "", "", "", ""
     for at, line in enumerate(lines):
         text = line.text.strip()
         if _TALKING.match(text):
-            stage, recipient = "greeting", ""
+            stage, recipient, sender, hello = "greeting", "", "", ""
         elif text.startswith(">>>"):
             stage = stage_in(text)
+            sender, hello = sender_in(text) or sender, hello_in(text) or hello
             recipient = next(iter(addresses_in(text)), "") if stage == "RCPT" else ""
         elif text.startswith("<<<") and stage and (reply := reply_in(text[3:])):
             whole = _whole(reply, lines[at + 1 : at + 1 + _MOST_FOLDED], text)
-            found.append(Exchange(stage, recipient, whole))
+            found.append(Exchange(stage, recipient, whole, sender, hello))
     return found
 
 
