@@ -75,7 +75,9 @@ class Passwords:
                 continue
             self._encoded.update(_in_base64(octets))
             escaped = octets.replace(b"\\", rb"\\").replace(b'"', rb"\"")
-            for form in (octets, escaped, quote(octets, safe="").encode()):
+            xtext = re.sub(rb"[^!-~]|[+=]", lambda one: b"+%02X" % one[0][0], octets)
+            # As it is, in a quoted string, in a URL, and in a parameter (RFC 3461 section 4).
+            for form in (octets, escaped, quote(octets, safe="").encode(), xtext):
                 whole = rb"(?<![A-Za-z0-9])" + re.escape(form) + rb"(?![A-Za-z0-9])"
                 self._words[form] = re.compile(whole) if len(form) < _LONG else None
 

@@ -105,11 +105,12 @@ class Message:
 
     @property
     def email(self) -> EmailMessage:
-        """The message as the standard library's `EmailMessage`; its `as_bytes` gives what came.
+        """The message as the standard library's `EmailMessage`.
 
-        What isn't taken apart is text there: what nests more than 100 deep, and all parts after the
-        first 1,000 as one; and a header field of more than 4,000 characters, or one that Python
-        can't read.
+        Its `as_bytes` gives what came, with LF as line end, and without lines in the header that
+        are no field. What isn't taken apart is text there: what nests more than
+        100 deep, and all parts after the first 1,000 as one; and a header field of more than 4,000
+        characters, or one that Python can't read.
         """
         return _as_email(Part(self.octets))
 

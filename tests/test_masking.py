@@ -324,6 +324,8 @@ def test_no_piece_of_a_line_shows_more_than_the_first_letters(line: str, protoco
         ('pa"ss\\word', 'a LOGN ana "pa\\"ss\\\\word"'),
         ("grün-drüber", "a LOGN ana grün-drüber"),
         ("a b & c d", "x=a%20b%20%26%20c%20d"),
+        ("Sup3r/geheim+pass", "MAIL FROM:<a@b.example> AUTH=Sup3r/geheim+2Bpass"),
+        ("geheim=wort", "RCPT TO:<b@c.example> ORCPT=rfc822;geheim+3Dwort"),
         ("secret", 'NOOP "secret"'),
         ("x-y-", "NOOP (x-y-)"),
         ("pässword", "NOOP " + base64.b64encode("pässword".encode("latin-1")).decode()),
