@@ -243,7 +243,7 @@ def _under_tls(lab: Lab, listener: str, plain: bytes, first: bytes) -> tuple[lis
     """The answer to the first command under TLS, and what the server says beyond it."""
     client = Client(lab, listener)
     client.send(plain)
-    while not client.line().startswith((b"220 2.0.0", b"+OK begin", b"a OK")):
+    while not client.line().startswith((b"220 2.0.0", b"+OK Begin", b"a OK")):
         pass
     client.start_tls()
     client.send(first)

@@ -886,7 +886,7 @@ poll localhost protocol imap port {stage.port(login.listener)} auth password
         settings = self._settings(stage)
         arguments = ["--fetchmailrc", str(settings), "--verbose", "--verbose", "--idle"]
         with stage.running("fetchmail", *arguments) as said:
-            assert any(b"< + Idling" in row for row in said)
+            assert any(b"< + idling" in row for row in said)
             meanwhile()
             assert any(b"< * 2 EXISTS" in row for row in said)
             assert any(b"reading message" in row and b":2 of 2" in row for row in said)
