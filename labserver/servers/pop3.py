@@ -13,9 +13,9 @@ import base64
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from labserver.listeners import Listener
 from labserver.servers.door import Door
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from labserver.network.connection import Connection
 
 _log = logging.getLogger("labserver")
+
+_Rest: TypeAlias = Coroutine[Any, Any, None] | None
+"""What is left of a command and may have to wait, if anything is."""
 
 _COMMAND_OCTETS = 255
 """A command line with its CRLF (RFC 2449 section 4)."""
@@ -114,8 +117,7 @@ class _Command:
     """A command as RFC 1939 section 9 writes it, optional parameters in brackets."""
 
     syntax: str
-    obey: Callable[..., Awaitable[None] | None]
-    """Obeys it; a coroutine where it may have to wait."""
+    obey: Callable[..., _Rest]
     least: int = field(init=False)
     """Parameters it has to have."""
     most: int = field(init=False)
@@ -158,6 +160,9 @@ class Pop3Connection:
         """What is to be sent with the next `flush`: a short reply travels in one piece."""
         self.verb = b""
         self.commands = 0
+        self.obeyed = False
+        """The line that is read next was obeyed already, except for `rest`."""
+        self.rest: _Rest = None
         self.name = ""
         """What USER said, if that was the last command."""
         self.door = Door()
@@ -175,9 +180,13 @@ class Pop3Connection:
                 self.ok(f"{self.server.hostname} POP3 server ready")
             while not self.leaving:
                 await self.flush()
-                line = await self.read_line(_COMMAND_OCTETS)
-                if line is not None:
-                    await self.obey(line)
+                line = await self.read_line(_COMMAND_OCTETS, self.obey_at_once)
+                if line is not None and not self.obeyed:
+                    self.rest = self.obey(line)
+                self.obeyed = False
+                if self.rest is not None:
+                    await self.finish(self.rest)
+                    self.rest = None
         except ConnectionError:
             pass
         finally:
@@ -185,32 +194,40 @@ class Pop3Connection:
             # goes before the last reply does, so that whoever reads it can come back at once.
             if self.maildrop is not None:
                 self.server.maildrops.release(self.maildrop.account)
+            if self.rest is not None:
+                self.rest.close()
             self.writer.write(b"".join(self.written))
             self.writer.close()
 
-    async def obey(self, line: bytes) -> None:
-        """Obey one command line, or say why not. Raises `ConnectionError` where nobody is left."""
+    def obey_at_once(self, data: bytes) -> bool:
+        """Obey a command line as it comes; whether that was all, so that it need not be read."""
+        if self.maildrop is None or len(data) > _COMMAND_OCTETS or data[:4].upper() == b"QUIT":
+            return False
+        if self.connection.get_write_buffer_size():
+            return False  # it waits until the client has read what it was told before
+        self.rest = self.obey(data[:-1].removesuffix(b"\r"))
+        self.obeyed = self.leaving or self.rest is not None
+        if not self.obeyed:
+            self.send()
+        return not self.obeyed
+
+    def obey(self, line: bytes) -> _Rest:
+        """Obey one command line, or say why not; what is returned has to be awaited."""
         self.commands += 1
         if self.commands > self.server.limits.session_commands:
             self.err("[SYS/TEMP] that is enough for one session, come back later")
             self.leaving = True
-            return
+            return None
         verb, _, rest = line.partition(b" ")
         self.verb = verb = verb.upper()
         if verb != b"PASS":
             self.name = ""
-        try:
-            if self.rules.has_rules or self.rules.action is not None:
-                await self.obey_by_rules(verb, rest)
-            else:
-                await self.carry_out(verb, rest)
-        except ConnectionError:
-            raise
-        except Exception as error:  # our mistake: the client is still owed an answer
-            self.failed(error)
+        if self.rules.has_rules or self.rules.action is not None:
+            return self.obey_by_rules(verb, rest)
+        return self.carry_out(verb, rest)
 
-    async def carry_out(self, verb: bytes, rest: bytes) -> None:
-        """Obey a command, or say why not."""
+    def carry_out(self, verb: bytes, rest: bytes) -> _Rest:
+        """Obey a command, or say why not; what is returned has to be awaited."""
         here, elsewhere = self.AUTHORIZATION, self.TRANSACTION
         if self.maildrop is not None:
             here, elsewhere = elsewhere, here
@@ -222,22 +239,33 @@ class Pop3Connection:
                 self.err(f"log in before {verb.decode()}")
             else:
                 self.err(f"{verb.decode()} can't be used after logging in")
-            return
+            return None
         if _CONTROLS.search(rest):
             self.err("there can't be control characters in a command")
-            return
+            return None
         arguments = command.arguments(rest.decode("utf-8", "surrogateescape"))
         if arguments is None:
             self.err(f"the command is: {command.required}")
-            return
-        obeying = command.obey(self, *arguments)
-        if obeying is not None:
-            await obeying
+            return None
+        try:
+            return command.obey(self, *arguments)
+        except Exception as error:  # our mistake: the client is still owed an answer
+            self.failed(error)
+        return None
 
     def unknown_command(self) -> None:
         """Say that it is none; too many before login end the session."""
         self.leaving = self.maildrop is None and self.door.unknown()
         self.err("Too many bad commands." if self.leaving else "Unknown command.")
+
+    async def finish(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Do what is left of a command. Raises `ConnectionError` where nobody is left."""
+        try:
+            await rest
+        except ConnectionError:
+            raise
+        except Exception as error:  # our mistake: the client is still owed an answer
+            self.failed(error)
 
     def failed(self, error: Exception) -> None:
         """Tell the client that its command came to nothing; it may go on."""
@@ -270,7 +298,9 @@ class Pop3Connection:
             who = text if verb == b"USER" else None
             if await self.refused_by_rule(verb.decode("ascii", "replace"), who):
                 return
-        await self.carry_out(verb, rest)
+        left = self.carry_out(verb, rest)
+        if left is not None:
+            await left
         if self.leaving:
             self.rules.answers()
 
@@ -312,11 +342,23 @@ class Pop3Connection:
         """Write a negative reply; `text` may begin with a response code (RFC 2449, RFC 3206)."""
         self.written.append(f"-ERR {text}".encode("ascii", "replace") + b"\r\n")
 
-    async def lines(self, pieces: Iterable[bytes]) -> None:
+    def lines(self, pieces: Iterable[bytes]) -> _Rest:
         """Write the lines of a multi-line reply, dots already stuffed, and the dot at its end.
 
-        What is long is written no faster than the client reads.
+        Of a long reply only the beginning; what is returned writes the rest.
         """
+        rest, octets = iter(pieces), 0
+        for piece in rest:
+            self.written.append(piece)
+            octets += len(piece)
+            if octets >= _PIECE_OCTETS:
+                return self.more_lines(rest)
+        self.written.append(b".\r\n")
+        return None
+
+    async def more_lines(self, pieces: Iterator[bytes]) -> None:
+        """Write these and the dot at the end, no faster than the client reads."""
+        await self.flush()
         octets = 0
         for piece in pieces:
             self.written.append(piece)
@@ -353,13 +395,15 @@ class Pop3Connection:
             self.connection.abort()
             raise _GoneError from error
 
-    async def read_line(self, most: int) -> bytes | None:
+    async def read_line(
+        self, most: int, taker: Callable[[bytes], bool] | None = None
+    ) -> bytes | None:
         """The next line without its end, or `None` where it had more octets than `most`.
 
-        The client has been told then. Raises `_GoneError`.
+        The client has been told then. `taker` may obey it sooner. Raises `_GoneError`.
         """
         try:
-            line = await self.reader.line(self.server.limits.pop3_idle)
+            line = await self.reader.line(self.server.limits.pop3_idle, taker)
         except asyncio.LimitOverrunError as error:
             self.err("Input line too long.")
             raise _GoneError from error
@@ -475,7 +519,7 @@ class Pop3Connection:
 
     # -- both states
 
-    async def do_capa(self) -> None:
+    def do_capa(self) -> _Rest:
         logins = ["USER", "SASL PLAIN"]
         if not (self.connection.tls or self.server.plaintext_login):
             logins = []  # RFC 2595 section 4, RFC 2449 section 6.2
@@ -483,7 +527,7 @@ class Pop3Connection:
         if self.maildrop is None and self.server.stls is not None and not self.connection.tls:
             names.append("STLS")
         self.ok("capability list follows")
-        await self.lines(f"{name}\r\n".encode() for name in names)
+        return self.lines(f"{name}\r\n".encode() for name in names)
 
     # -- the TRANSACTION state
 
@@ -517,35 +561,39 @@ class Pop3Connection:
     def do_stat(self) -> None:
         self.ok(f"{len(self._open.messages)} {self._open.octets}")
 
-    async def do_list(self, text: str | None = None) -> None:
-        await self._listing(text, lambda number: str(self._open.messages[number].octets))
+    def do_list(self, text: str | None = None) -> _Rest:
+        return self._listing(text, lambda number: str(self._open.messages[number].octets))
 
-    async def do_uidl(self, text: str | None = None) -> None:
-        await self._listing(text, self._open.unique_id)
+    def do_uidl(self, text: str | None = None) -> _Rest:
+        return self._listing(text, self._open.unique_id)
 
-    async def _listing(self, text: str | None, told: Callable[[int], str]) -> None:
+    def _listing(self, text: str | None, told: Callable[[int], str]) -> _Rest:
         if text is None:
             self.ok(str(self._open))
-            await self.lines(f"{n} {told(n)}\r\n".encode() for n in tuple(self._open.messages))
-        elif (number := self._number(text)) is not None:
+            return self.lines(f"{n} {told(n)}\r\n".encode() for n in tuple(self._open.messages))
+        if (number := self._number(text)) is not None:
             self.ok(f"{number} {told(number)}")
+        return None
 
-    async def do_retr(self, text: str) -> None:
+    def do_retr(self, text: str) -> _Rest:
         number = self._number(text)
         if number is not None and (content := self._content(number)) is not None:
             octets = self._open.messages[number].octets
             self.ok(f"{octets} octets")
-            await self.lines(_wire_lines(content, whole=octets == len(content)))
+            return self.lines(_wire_lines(content, whole=octets == len(content)))
+        return None
 
-    async def do_top(self, text: str, count: str) -> None:
+    def do_top(self, text: str, count: str) -> _Rest:
         number = self._number(text)
         if number is None:
-            return
+            return None
         if not (count.isascii() and count.isdigit()):
             self.err("how many lines is a number from 0 on")
-        elif (content := self._content(number)) is not None:
+            return None
+        if (content := self._content(number)) is not None:
             self.ok("top of message follows")
-            await self.lines(_wire_lines(_top_of(content, int(count))))
+            return self.lines(_wire_lines(_top_of(content, int(count))))
+        return None
 
     def do_dele(self, text: str) -> None:
         number = self._number(text)

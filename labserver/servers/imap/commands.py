@@ -40,7 +40,7 @@ from pymap.parsing.state import ParsingState
 
 from labserver.servers.imap import atoms
 from labserver.servers.imap.atoms import AString, Atom, Buffer, Refused, Tag
-from labserver.servers.imap.fetch import Items
+from labserver.servers.imap.fetch import MOST, Items
 from labserver.servers.imap.names import MailboxName, decoded, with_inbox
 
 _FIELDS = re.compile(rb"((?:[1-9][0-9]*\.)*)(HEADER\.FIELDS(?:\.NOT)?) *(?=\()", re.IGNORECASE)
@@ -408,6 +408,13 @@ class FetchCommand(select.FetchCommand):
     def __init__(self, tag: bytes, numbers: SequenceSet, items: Items) -> None:
         super().__init__(tag, numbers, items.items)
         self.items = items
+
+    def is_quick(self, exists: int) -> bool:
+        """Whether it takes but a moment, in a mailbox with so many messages."""
+        if not self.items.octets:
+            return exists <= MOST
+        numbers = self.sequence_set.value
+        return len(numbers) == 1 and not isinstance(numbers[0], tuple)
 
 
 def _items(buf: Buffer, params: Params, *, uid: bool) -> tuple[Items, Buffer]:

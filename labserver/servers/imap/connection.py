@@ -11,8 +11,9 @@ import binascii
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from proxyprotocol.sock import SocketInfoLocal
 from pymap.concurrent import Subsystem
@@ -129,6 +130,10 @@ class Connection(IMAPConnection):
         self._commands = 0
         self._door = Door()
         self._bad_commands = 0
+        self._may_wait = True
+        """Whether what is being written may wait for others."""
+        self._answered: Response | None = None
+        """The answer to the line that is read next, which was obeyed already."""
 
     @property
     def transport(self) -> Transport:
@@ -145,12 +150,15 @@ class Connection(IMAPConnection):
         async with asyncio.timeout(self._limits.imap_idle):
             return await waiting
 
-    async def readline(self) -> memoryview:
-        """A line, and with it the literals whose octets the client sends unasked (RFC 7888)."""
+    async def readline(self, taker: Callable[[bytes], bool] | None = None) -> memoryview:
+        """A line, and with it the literals whose octets the client sends unasked (RFC 7888).
+
+        One that announces none may be taken away by the `taker` instead.
+        """
         line = bytearray()
         too_big = False
         while True:
-            piece = await self._read_to_line_end()
+            piece = await self._read_to_line_end(None if line else taker)
             if not too_big:
                 line += piece
             literal = literal_of(piece)
@@ -174,9 +182,9 @@ class Connection(IMAPConnection):
         """How long all literals of a command that begins like that may be together."""
         return self._most_appended if _APPEND.match(line) else _LITERAL_OCTETS
 
-    async def _read_to_line_end(self) -> bytes:
+    async def _read_to_line_end(self, taker: Callable[[bytes], bool] | None = None) -> bytes:
         try:
-            return await self._incoming.line(self._limits.imap_idle)
+            return await self._incoming.line(self._limits.imap_idle, taker)
         except asyncio.LimitOverrunError as error:
             text = b"A line can have at most %d octets." % LINE_OCTETS
             raise _FarewellError(text, b"CLIENTBUG") from error
@@ -199,7 +207,7 @@ class Connection(IMAPConnection):
         line = memoryview(b"")
         literals: list[memoryview] = []
         try:
-            line = await self.readline()
+            line = await self.readline(partial(self._fetch_at_once, cast(State, state)))
             if not logged_in and (stranger := self._door.stranger(bytes(line))):
                 text = f"That is {stranger}, and this is an IMAP server."
                 raise _FarewellError(text.encode(), b"CLIENTBUG")
@@ -266,6 +274,8 @@ class Connection(IMAPConnection):
             raise ConnectionError("The client doesn't read.") from None
 
     async def written(self) -> None:
+        if not self._may_wait:
+            return
         if self._output.octets >= _PIECE_OCTETS:
             await self.flush()
         await asyncio.sleep(0)
@@ -315,15 +325,19 @@ class Connection(IMAPConnection):
         self._rules.forget()
         self._appending = False
         command = await self.read_command(state)
-        self._commands += 1
-        if self._commands > self._limits.session_commands:
-            raise _FarewellError(b"That is enough for one session, come back later.", b"LIMIT")
-        unknown = isinstance(command, InvalidCommand) and command.command_type is None
-        if unknown and not state.logged_in and self._door.unknown():
-            raise _FarewellError(b"Too many invalid IMAP commands.", b"CLIENTBUG")
-        refusal = await self._refused_by_rule(state, command)
-        response = refusal or await self._answer(state, command)
-        await self.write_response(response)
+        response = self._answered
+        if response is None:
+            self._commands += 1
+            if self._commands > self._limits.session_commands:
+                raise _FarewellError(b"That is enough for one session, come back later.", b"LIMIT")
+            unknown = isinstance(command, InvalidCommand) and command.command_type is None
+            if unknown and not state.logged_in and self._door.unknown():
+                raise _FarewellError(b"Too many invalid IMAP commands.", b"CLIENTBUG")
+            refusal = await self._refused_by_rule(state, command)
+            response = refusal or await self._answer(state, command)
+            await self._write(response)
+        self._answered = None
+        await self.flush()
         if response.is_terminal:
             return False
         self._bad_commands = self._bad_commands + 1 if response.is_bad else 0
@@ -333,6 +347,27 @@ class Connection(IMAPConnection):
             raise _FarewellError(b"That was the last wrong password here.")
         if isinstance(command, StartTLSCommand) and isinstance(response, ResponseOk):
             return await self._begin_tls()
+        return True
+
+    def _fetch_at_once(self, state: State, line: bytes) -> bool:
+        """Obey a quick FETCH as it comes; whether that was all, so that it need not be read."""
+        if self._commands >= self._limits.session_commands:
+            return False
+        if self._rules.has_rules or self.transport.get_write_buffer_size():
+            return False  # it waits for the rules, or for what the client hasn't read yet
+        command = fetch_command(memoryview(line))
+        if command is None or not state.is_quick(command):
+            return False
+        self._commands += 1
+        self._may_wait = False
+        response = _at_once(self._answer(state, command))
+        _at_once(response.async_write(self._output))
+        self._may_wait = True
+        if response.is_terminal or response.is_bad:
+            self._answered = response
+            return False
+        self._bad_commands = 0
+        self.send()
         return True
 
     async def _answer(self, state: State, command: Command) -> Response:
@@ -522,6 +557,16 @@ class Connection(IMAPConnection):
                     return untagged
                 untagged.write(self._output)
             await self.flush()
+
+
+def _at_once(working: Coroutine[Any, Any, T]) -> T:
+    """The result of what never has to wait, though it could."""
+    try:
+        working.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    working.close()
+    raise RuntimeError("That had to wait.")
 
 
 class _TooBigError(Exception):

@@ -129,6 +129,12 @@ class State(ConnectionState):
     def logged_in(self) -> bool:
         return self._session is not None
 
+    def is_quick(self, command: Command | None) -> bool:
+        """Whether to obey it takes but a moment."""
+        if self._selected is None or not isinstance(command, commands.FetchCommand):
+            return False
+        return command.is_quick(self._selected.messages.exists)
+
     @property
     def capability(self) -> Capability:
         names = [*_CAPABILITIES, b"APPENDLIMIT=%d" % self._limits.message]  # RFC 7889
