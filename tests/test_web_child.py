@@ -17,6 +17,8 @@ import pytest
 from labserver.web import child as child_module
 from labserver.web.child import Child, Unread
 
+pytestmark = pytest.mark.process
+
 FOREVER = (re.fullmatch, "(a+)+b", "a" * 99)
 """Holds the interpreter, so that nothing within the process can end it."""
 

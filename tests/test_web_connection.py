@@ -18,6 +18,8 @@ from labserver.network.loopback import LoopbackNetwork
 from labserver.web import connection, server
 from labserver.web.server import Page, serve
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:

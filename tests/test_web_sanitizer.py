@@ -304,6 +304,7 @@ def test_the_parser_sees_no_root_whose_attributes_it_would_collect(html: str) ->
     assert "<html" not in sanitizer._prepared(html)[0].lower()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory was ever used")
 @pytest.mark.parametrize("name", ["<p><font n>", "<b x=n>", "<a ", "<div>"])
 def test_a_flood_takes_little_memory(name: str) -> None:
