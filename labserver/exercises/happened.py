@@ -48,7 +48,6 @@ class Mail:
         return self.accepted + self.refused
 
 
-_SMTP_OUTCOMES: dict[str, Outcome] = {"2": "done", "3": "go on", "4": "later", "5": "refused"}
 _LOGINS = ("AUTH", "PASS", "APOP", "LOGIN", "AUTHENTICATE")
 _HANDING_OVER = ("DATA", "end of data", "BDAT", "BDAT LAST")
 _PATH = re.compile(r"<([^<>]*)>")
@@ -71,22 +70,15 @@ def logins(session: Session) -> tuple[str, ...]:
     found, user = [], ""
     for step in path(session):
         user = _text(session, step.line).partition(" ")[2] if step.command == "USER" else user
-        if _outcome(session.protocol, step.reply) == "done" and step.command in _LOGINS:
+        if load(session.protocol).outcome(step.reply) == "done" and step.command in _LOGINS:
             found.append(user if step.command == "PASS" else _who(session, step))
     return tuple(found)
-
-
-def _outcome(protocol: ProtocolName, code: str) -> Outcome:
-    if protocol == "SMTP":
-        return _SMTP_OUTCOMES.get(code[:1], "")
-    reply = load(protocol).replies.get(code)
-    return reply.outcome if reply else ""
 
 
 def _asked(session: Session, step: Step, shown: str) -> Asked:
     typed = session.lines[step.line].who == "C"
     said = shown if typed else ""
-    outcome = _outcome(session.protocol, step.reply)
+    outcome = load(session.protocol).outcome(step.reply)
     return Asked(session.protocol, step.command, said, step.reply, outcome)
 
 
